@@ -1,0 +1,46 @@
+"""The model card written beside the weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def model_card(name: str, config: Mapping[str, Any], parameters: int, metrics: Mapping[str, float]) -> str:
+    """Markdown for people who find the folder: what it is, on which columns, how good, how to load.
+
+    Args:
+        name: registered model name.
+        config: what ``config.json`` holds.
+        parameters: number of trained numbers.
+        metrics: measured by the evaluation, may be empty.
+    """
+    columns = [str(column) for column in config["schema"].get("columns", [])]
+    lines = [
+        f"# {name}",
+        "",
+        f"A Noumena model with {parameters:,} parameters.",
+        "",
+        "## Use",
+        "",
+        "```python",
+        "import noumena",
+        "",
+        'model = noumena.load("path/to/this/folder")',
+        "```",
+        "",
+        "## Data",
+        "",
+        f"One sample has the columns: {', '.join(columns)}." if columns else "See `schema` in `config.json`.",
+        "",
+        "## Hyperparameters",
+        "",
+        *(f"- {key}: {value}" for key, value in config["hyperparameters"].items()),
+        "",
+        "## Metrics",
+        "",
+        *([f"- {key}: {value:.4g}" for key, value in metrics.items()] or ["None recorded."]),
+        "",
+        "## Licence",
+        "",
+        "Not stated by the person who trained it; the licence of the training data applies.",
+    ]
+    return "\n".join(lines) + "\n"

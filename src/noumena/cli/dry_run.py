@@ -1,0 +1,70 @@
+"""``noumena fit --dry-run``: everything but the training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def dry_run(recipe: str, files: Sequence[Path], overrides: Sequence[str]) -> dict[str, Any]:
+    """Check a configuration and, where a path is given, its data.
+
+    Returns:
+        Facts to print: recipe, model, rows per split, shapes, parameters, an estimate of memory.
+
+    Raises:
+        ConfigError, DataError: what ``fit`` would raise before training.
+    """
+    from noumena.config import compose
+    from noumena.experiment import make_model, open_data
+    from noumena.training import FitSettings
+
+    config = compose(recipe, files, overrides, require_data=False)
+    facts: dict[str, Any] = {"recipe": config.recipe, "model": config.model_name, "configuration": "valid"}
+    if _lacks_path(config):
+        return {**facts, "data": "not checked: give data.path=FILE"}
+    splits = open_data(config)
+    model = make_model(config)
+    settings = FitSettings(**config.fit)
+    model.prepare(splits.train, seed=settings.seed)
+    parts = {"train": splits.train, "val": splits.val, "test": splits.test, **splits.extra}
+    rows = {name: len(part) for name, part in parts.items() if part is not None}
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    batch, saved = _one_batch(model, splits.train, settings.batch_size)
+    data_bytes = sum(part.nbytes for part in parts.values() if part is not None)
+    # Weights, gradients and the optimiser's two moments; the data; what one batch keeps for its gradient.
+    memory = 4 * parameters * model.dtype.itemsize + data_bytes + saved
+    return {
+        **facts,
+        "samples": ", ".join(f"{name} {n:,}" for name, n in rows.items()),
+        "batch": batch,
+        "parameters": f"{parameters:,}",
+        "memory": f"about {memory / 2**20:,.0f} MiB for data and training, besides the libraries",
+    }
+
+
+def _lacks_path(config: Any) -> bool:
+    from noumena.config.schema import configurable
+    from noumena.registry import family, resolve
+
+    reader = resolve(family(config.family).data[config.data["kind"]])
+    path = configurable(reader).get("path")
+    return path is not None and path.default is path.empty and "path" not in config.data
+
+
+def _one_batch(model: Any, train: Any, batch_size: int) -> tuple[str, int]:
+    import torch
+
+    from noumena.core.batches import BatchLoader
+
+    batch = next(iter(BatchLoader(train, batch_size)))
+    saved: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.loss(batch.data, noise=batch.noise)
+    shape = tuple(batch.data.shape) if hasattr(batch.data, "shape") else batch.size
+    return f"{shape} of {-(-len(train) // batch_size)} per epoch", sum(saved.values())

@@ -1,0 +1,133 @@
+"""Tables written while they are computed: Parquet, CSV or NPZ by extension, at constant memory, whole or not at all."""
+
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from noumena.core.errors import ConfigError
+from noumena.files import replacing
+
+Columns = Mapping[str, np.ndarray]
+
+
+class _Writer(Protocol):
+    def write(self, columns: Columns) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def write_columns(chunks: Iterator[Columns], output: Path | None, *, to_stdout: bool = False) -> None:
+    """Write chunks of columns as they come.
+
+    Args:
+        chunks: dictionaries of equally long columns, each chunk with the same names.
+        output: file ending in .parquet, .csv or .npz.
+        to_stdout: with no ``output``, write CSV to the terminal.
+
+    Raises:
+        ConfigError: the ending is unknown.
+        ArtifactError: the file cannot be written; an older one stays as it was.
+    """
+    if output is None:
+        _drain(chunks, _CsvWriter(sys.stdout.buffer) if to_stdout else None)
+        return
+    make = _WRITERS.get(output.suffix)
+    if make is None:
+        raise ConfigError(f"{output}: unknown ending '{output.suffix}'. Known: {', '.join(_WRITERS)}.")
+    with replacing(output) as beside:
+        _drain(chunks, make(beside))
+
+
+def _drain(chunks: Iterator[Columns], writer: _Writer | None) -> None:
+    try:
+        for columns in chunks:
+            if writer is not None:
+                writer.write(columns)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _record_batch(columns: Columns) -> pa.RecordBatch:
+    arrays = [pa.array(np.ascontiguousarray(column)) for column in columns.values()]
+    return pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+
+class _ParquetWriter:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: Any = None
+
+    def write(self, columns: Columns) -> None:
+        batch = _record_batch(columns)
+        if self._writer is None:
+            self._writer = parquet.ParquetWriter(self._path, batch.schema)
+        self._writer.write_batch(batch)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+class _CsvWriter:
+    def __init__(self, target: Path | IO[bytes]) -> None:
+        self._target = str(target) if isinstance(target, Path) else target
+        self._writer: Any = None
+
+    def write(self, columns: Columns) -> None:
+        batch = _record_batch(columns)
+        if self._writer is None:
+            self._writer = csv.CSVWriter(self._target, batch.schema)
+        self._writer.write_batch(batch)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+class _NpzWriter:
+    """Columns grow in raw files until their length, which the .npy header states first, is known."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        self._files: dict[str, IO[bytes]] = {}
+        self._dtypes: dict[str, np.dtype[Any]] = {}
+        self._rows = 0
+
+    def write(self, columns: Columns) -> None:
+        for i, (name, column) in enumerate(columns.items()):
+            if name not in self._files:
+                self._files[name] = (self._folder / str(i)).open("w+b")
+                self._dtypes[name] = column.dtype
+            self._files[name].write(np.ascontiguousarray(column).data)
+        self._rows += len(next(iter(columns.values())))
+
+    def close(self) -> None:
+        try:
+            with zipfile.ZipFile(self._path, "w") as archive:
+                for name, file in self._files.items():
+                    header = {
+                        "descr": np.lib.format.dtype_to_descr(self._dtypes[name]),
+                        "fortran_order": False,
+                        "shape": (self._rows,),
+                    }
+                    file.seek(0)
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array_header_2_0(member, header)
+                        shutil.copyfileobj(file, member, 1 << 20)
+        finally:
+            for file in self._files.values():
+                file.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+_WRITERS: dict[str, Any] = {".parquet": _ParquetWriter, ".csv": _CsvWriter, ".npz": _NpzWriter}

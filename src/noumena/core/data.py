@@ -1,0 +1,54 @@
+"""What training and evaluation know of data: a dataset that gives batches by index, and its splits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Samples held in memory as tensors; a batch is one index selection, never a loop over rows."""
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """JSON-able description of what one sample is (columns, layout, units); stored with the model."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, index: Tensor) -> Any:
+        """The samples at ``index`` (int64, shape (batch,)) in the form the family's models take."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """The same samples on ``device``; itself when they are there already."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Memory the tensors take, in bytes."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A hash of the content (``sha256:...``), stored with the model."""
+        ...
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The parts of one data set, and how they were made.
+
+    Attributes:
+        train, val, test: disjoint datasets; ``val`` and ``test`` may be missing.
+        extra: further named datasets that are used in evaluation only (anomalies, out-of-distribution levels).
+        about: JSON-able facts for reports: source, rows per split, rule of the split, anything left out and why.
+    """
+
+    train: Dataset
+    val: Dataset | None = None
+    test: Dataset | None = None
+    extra: Mapping[str, Dataset] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)

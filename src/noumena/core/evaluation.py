@@ -1,0 +1,55 @@
+"""The form in which a family hands its metrics, tables and pictures to reports."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a report. Cells are strings or numbers; ``None`` is shown as a dash.
+
+    Attributes:
+        title: heading.
+        columns: column headings.
+        rows: one sequence of cells per row, as long as ``columns``.
+        caption: what is shown and in which unit.
+        best: ``"max"`` or ``"min"`` marks the best number of each row (comparisons of methods), ``None`` none.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    caption: str = ""
+    best: str | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a report.
+
+    Attributes:
+        name: file name without ending, unique within the run.
+        title: heading.
+        figure: a matplotlib figure.
+        caption: what is shown, with units.
+    """
+
+    name: str
+    title: str
+    figure: Any
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a family measured of one trained model.
+
+    Attributes:
+        metrics: plain numbers by name, JSON-able, for scripts and comparisons.
+        tables, pictures: for people.
+    """
+
+    metrics: Mapping[str, float]
+    tables: Sequence[Table] = field(default_factory=tuple)
+    pictures: Sequence[Picture] = field(default_factory=tuple)

@@ -1,0 +1,29 @@
+"""What a family of models tells the rest of the library about itself, without importing torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Family:
+    """One scientific modality. Places in code are written ``"module:attribute"`` and imported on first use.
+
+    Attributes:
+        name: the family, as in ``density/vae``.
+        summary: one line for listings.
+        models: model name to its :class:`~noumena.core.model.LatentModel` subclass.
+        data: value of ``data.kind`` in a recipe to the function that opens the data; its signature is the
+            schema of the ``data`` section and it returns :class:`~noumena.core.data.Splits`.
+        stream: function that reads a file of any size in chunks, laid out as a trained model expects.
+        evaluate: function that evaluates a trained model on ``Splits`` and returns an
+            :class:`~noumena.core.data.Evaluation`; its extra keywords are the ``evaluate`` section.
+        demo: the recipe ``noumena demo`` trains and its overrides; empty if the family takes no part.
+    """
+
+    name: str
+    summary: str
+    models: Mapping[str, str]
+    data: Mapping[str, str]
+    stream: str
+    evaluate: str
+    demo: tuple[str, ...] = ()

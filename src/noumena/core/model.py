@@ -1,0 +1,153 @@
+"""The contract every Noumena model keeps: plain PyTorch mathematics, and two doors to training and saving."""
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from noumena.core.data import Dataset
+from noumena.core.errors import ConfigError, NotSupportedError
+from noumena.core.losses import LossTerms
+from noumena.core.posterior import DiagonalGaussian
+from noumena.core.seeding import Noise, fold, seeded
+
+if TYPE_CHECKING:
+    from noumena.training.history import History
+
+_INITIALISATION = 1  # stream of the seed from which initial weights are drawn
+
+
+class LatentModel(nn.Module):
+    """A map from data to a posterior over latents, and back.
+
+    A subclass takes its hyperparameters as keyword arguments of ``__init__`` (JSON-able types), keeps each as an
+    attribute of the same name, and makes its networks in ``_build``. Sizes that follow from the data
+    (``sizes_from_data``) may be left ``None``: they are then inferred by the first ``fit``, which also initialises
+    the weights from its ``seed``. A model whose sizes are all given is built at once, from torch's global generator
+    like any other module. Fitting a model that is built already continues from its weights and its preprocessing.
+    """
+
+    sizes_from_data: ClassVar[tuple[str, ...]] = ()
+    """Names of the hyperparameters that ``fit`` infers from data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.schema: dict[str, Any] = {}
+        self.data_fingerprint: str | None = None
+
+    # What a subclass provides
+
+    def as_dataset(self, data: Any) -> Dataset:
+        """``data`` (arrays, a path or the family's dataset) as the family's dataset."""
+        raise NotImplementedError
+
+    def _infer_sizes(self, dataset: Dataset) -> Mapping[str, int]:
+        """A value for each of ``sizes_from_data``."""
+        raise NotImplementedError
+
+    def _build(self) -> None:
+        """Make the networks; every size is known now."""
+        raise NotImplementedError
+
+    def _fit_preprocessing(self, dataset: Dataset) -> None:
+        """Take the statistics of the training data that the model's preprocessing needs."""
+
+    def after_fit(self, val: Dataset | None) -> None:
+        """Finish after training, on the restored best weights (thresholds, calibration)."""
+
+    def encode(self, batch: Any) -> DiagonalGaussian:
+        """The posterior over latents of each sample."""
+        raise NotImplementedError
+
+    def decode(self, z: Tensor) -> Any:
+        """The mean of the data given latents ``z``, in the units of the data."""
+        raise NotImplementedError
+
+    def loss(self, batch: Any, *, noise: Noise | None = None, beta_scale: float = 1.0) -> LossTerms:
+        """The training objective of a batch.
+
+        Args:
+            batch: what the family's dataset gives.
+            noise: source of the posterior sample's noise; fresh noise when missing.
+            beta_scale: factor of the beta schedule.
+        """
+        raise NotImplementedError
+
+    # Capabilities a model may lack
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Any:
+        """``n`` new samples in the units of the data."""
+        raise NotSupportedError(f"{type(self).__name__} cannot generate; use a model with a decoder and a prior.")
+
+    def reconstruct(self, data: Any) -> Any:
+        """``data`` encoded to the posterior mean and decoded again."""
+        raise NotSupportedError(f"{type(self).__name__} has no decoder; use `encode` instead.")
+
+    def score_samples(self, data: Any) -> Any:
+        """How normal each sample is; higher is more normal."""
+        raise NotSupportedError(f"{type(self).__name__} has no score; use a model of the density family.")
+
+    # What every model has
+
+    @property
+    def is_built(self) -> bool:
+        """Whether all sizes are known and the networks exist."""
+        return all(getattr(self, name) is not None for name in self.sizes_from_data)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._a_weight().device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights."""
+        return self._a_weight().dtype
+
+    def _a_weight(self) -> Tensor:
+        weight = next(self.parameters(), None)
+        if weight is None:
+            raise NotSupportedError("the model has no weights yet: call fit(data), or load a saved one.")
+        return weight
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """The keyword arguments that make this model again, sizes from data included."""
+        names = inspect.signature(type(self)).parameters
+        values = {name: getattr(self, name) for name in names}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def prepare(self, train: Dataset, *, seed: int = 0) -> None:
+        """Infer sizes, initialise weights from ``seed`` and fit the preprocessing, unless that has been done.
+
+        Raises:
+            ConfigError: a size given by hand contradicts the data.
+        """
+        sizes = self._infer_sizes(train)
+        for name, size in sizes.items():
+            given = getattr(self, name)
+            if given is not None and given != size:
+                raise ConfigError(f"model.{name}: the data have {size}, the model was made for {given}.")
+        if not self.is_built:
+            for name, size in sizes.items():
+                setattr(self, name, size)
+            with seeded(fold(seed, _INITIALISATION)):
+                self._build()
+        if self.data_fingerprint is None:
+            self._fit_preprocessing(train)
+            self.schema = dict(train.schema)
+            self.data_fingerprint = train.fingerprint()
+
+    def fit(self, train: Any, val: Any = None, test: Any = None, **options: Any) -> "History":
+        """Train on ``train``; see :func:`noumena.training.fit` for the options (max_epochs, lr, seed, run_dir, ...)."""
+        from noumena.training import fit
+
+        return fit(self, train, val, test, **options)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the model as a folder that :func:`noumena.load` reads; see :func:`noumena.artifact.save`."""
+        from noumena.artifact import save
+
+        save(self, path, overwrite=overwrite)

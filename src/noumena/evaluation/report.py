@@ -1,0 +1,249 @@
+"""One self-contained HTML file per run, the same pictures as files, and the same tables on the terminal."""
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from noumena.core.evaluation import Evaluation, Picture, Table
+from noumena.evaluation.curves import training_curves
+from noumena.files import replacing, write_text
+from noumena.training.history import History
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_CARDS = 8
+_SPLITS = ("train", "val", "test")
+_DPI = 200  # twice the resolution at which the page shows them
+# Pictures whose name begins so are about the latent space, in whatever family.
+_LATENT = "latent"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell as it is shown."""
+
+    text: str
+    numeric: bool = False
+    best: bool = False
+
+
+def write_report(
+    path: str | Path,
+    *,
+    title: str,
+    about: Mapping[str, Any],
+    history: History,
+    evaluation: Evaluation,
+    config: str,
+    model_summary: Mapping[str, Any],
+    timings: Mapping[str, float],
+    versions: Mapping[str, str],
+) -> Path:
+    """Write the report of a run, whole or not at all.
+
+    The file needs nothing but a browser: pictures are inside it, it runs no script and asks for nothing.
+
+    Args:
+        path: the HTML file, usually ``report.html`` in the run's folder, beside ``model/``.
+        title: heading, such as the recipe's name.
+        about: facts about the data (:attr:`noumena.core.data.Splits.about`). Entries that give a number per split
+            become one table.
+        history: of the training.
+        evaluation: metrics, tables and pictures. The first eight metrics are shown large; pictures whose name begins
+            with ``latent`` have a section of their own.
+        config: the configuration as YAML text.
+        model_summary: facts about the model (name, parameters, sizes).
+        timings: seconds by what they were spent on.
+        versions: version by package.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ArtifactError: the file cannot be written.
+    """
+    path = Path(path)
+    curves = training_curves(history)
+    per_split, facts = _data_facts(about)
+    latent = [picture for picture in evaluation.pictures if picture.name.startswith(_LATENT)]
+    results = [picture for picture in evaluation.pictures if not picture.name.startswith(_LATENT)]
+    page = _template().render(
+        title=title,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        facts=facts,
+        per_split=per_split,
+        model_summary=_facts(model_summary),
+        cards=[(readable(name), format_number(value)) for name, value in list(evaluation.metrics.items())[:_CARDS]],
+        metrics=[(name, format_number(value)) for name, value in evaluation.metrics.items()],
+        curves=None if curves is None else _embedded(curves),
+        tables=[(table, table_cells(table)) for table in evaluation.tables],
+        results=[_embedded(picture) for picture in results],
+        latent=[_embedded(picture) for picture in latent],
+        config=config,
+        timings=[(readable(name), format_seconds(seconds)) for name, seconds in timings.items()],
+        versions=list(versions.items()),
+        run=path.resolve().parent.name,
+    )
+    write_text(path, page)
+    return path
+
+
+def save_figures(folder: str | Path, evaluation: Evaluation, history: History) -> list[Path]:
+    """Write the training curves and every picture of the evaluation as ``<name>.png``.
+
+    Args:
+        folder: made when missing.
+        evaluation, history: of the run.
+
+    Returns:
+        The files, curves first.
+
+    Raises:
+        ArtifactError: a file cannot be written.
+    """
+    curves = training_curves(history)
+    written = []
+    for picture in [*([] if curves is None else [curves]), *evaluation.pictures]:
+        path = Path(folder) / f"{picture.name}.png"
+        with replacing(path) as beside:
+            beside.write_bytes(_png(picture))
+        written.append(path)
+    return written
+
+
+def summary_table(evaluation: Evaluation, console: "Console") -> None:
+    """Print the tables of an evaluation to the terminal, the best number of a row in bold."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    for table in evaluation.tables:
+        shown = RichTable(title=Text(table.title), caption=Text(table.caption), title_justify="left")
+        rows = table_cells(table)
+        for i, heading in enumerate(table.columns):
+            numeric = any(row[i].numeric for row in rows)
+            shown.add_column(Text(heading), justify="right" if numeric else "left")
+        for row in rows:
+            # Text, not a string: names from files may hold what rich would take for markup.
+            shown.add_row(*(Text(cell.text, style="bold" if cell.best else "") for cell in row))
+        console.print(shown)
+
+
+def table_cells(table: Table) -> list[list[Cell]]:
+    """The cells of a table as text, with the best number of each row marked where the table asks for it."""
+    return [_row_cells(row, table.best) for row in table.rows]
+
+
+def format_number(value: Any) -> str:
+    """A number with about four significant digits, whole numbers in full; a dash for ``None``."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return str(value)
+    if isinstance(value, Integral):
+        return f"{int(value):,}"
+    number = float(value)
+    size = abs(number)
+    if size == float("inf"):
+        text = "∞" if number > 0 else "-∞"
+    elif size == 0:
+        text = "0"
+    elif 1e-3 <= size < 1e5:
+        text = f"{number:,.{3 if size < 10 else 2 if size < 100 else 1}f}"
+    else:
+        text = f"{number:.3g}"
+    return text.replace("-", "−")
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration as people say it: ``850 ms``, ``12.3 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def readable(name: str) -> str:
+    """A metric's or a fact's name in words: ``auroc/shift_1`` as ``auroc · shift 1``."""
+    return name.replace("_", " ").replace("/", " · ")
+
+
+def _row_cells(row: Sequence[Any], best: str | None) -> list[Cell]:
+    numeric = [isinstance(value, Real) and not isinstance(value, bool) for value in row]
+    texts = [format_number(value) for value in row]
+    winner = None
+    numbers = [float(value) for value, is_number in zip(row, numeric, strict=True) if is_number]
+    if best is not None and len(numbers) > 1:
+        winner = format_number(max(numbers) if best == "max" else min(numbers))
+    # Compared as shown: two numbers that look the same are both the best.
+    return [Cell(text, n, n and text == winner) for text, n in zip(texts, numeric, strict=True)]
+
+
+def _data_facts(about: Mapping[str, Any]) -> tuple[Table | None, list[tuple[str, str]]]:
+    """The entries that give a number per split as one table, and the others as text."""
+    counts = {name: value for name, value in about.items() if _is_per_split(value)}
+    others = {name: value for name, value in about.items() if name not in counts}
+    if not counts:
+        return None, _facts(others)
+    splits = [split for split in _SPLITS if any(split in value for value in counts.values())]
+    rows = [[readable(name), *(value.get(split) for split in splits)] for name, value in counts.items()]
+    return Table("Splits", ["", *splits], rows), _facts(others)
+
+
+def _is_per_split(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and set(value) <= set(_SPLITS)
+
+
+def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(readable(name), _fact(value)) for name, value in facts.items() if value not in (None, {}, [], "")]
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{readable(str(name))}: {_fact(entry)}" for name, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_fact(entry) for entry in value)
+    return format_number(value)
+
+
+def _embedded(picture: Picture) -> dict[str, Any]:
+    width, height = picture.figure.get_size_inches()
+    return {
+        "title": picture.title,
+        "caption": picture.caption,
+        "width": round(width * _DPI / 2),
+        "height": round(height * _DPI / 2),
+        "data": base64.b64encode(_png(picture)).decode("ascii"),
+    }
+
+
+def _png(picture: Picture) -> bytes:
+    content = io.BytesIO()
+    # Without the name of the software, the same picture is the same bytes.
+    picture.figure.savefig(content, format="png", dpi=_DPI, metadata={"Software": None})
+    return content.getvalue()
+
+
+def _template() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("noumena.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["cells"] = table_cells
+    environment.filters["quoted"] = json.dumps
+    return environment.get_template("report.html.j2")

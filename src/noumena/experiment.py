@@ -1,0 +1,246 @@
+"""From a recipe to a finished run: data, training, evaluation, report."""
+
+import json
+import logging
+import math
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import noumena
+from noumena.artifact import save
+from noumena.config import Config, compose
+from noumena.config.compose import check, parse_overrides
+from noumena.config.recipes import read_yaml
+from noumena.core.data import Splits
+from noumena.core.errors import ArtifactError, ConfigError
+from noumena.core.evaluation import Evaluation
+from noumena.core.model import LatentModel
+from noumena.files import write_text
+from noumena.registry import family, model_class, resolve
+from noumena.training import History
+from noumena.training.processes import is_main_process
+
+log = logging.getLogger("noumena")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        folder: the run folder.
+        config: the configuration it was made with.
+        model: with its best weights.
+        history: of the training.
+        evaluation: of the model on the held-out data; ``None`` on the helper processes of distributed training.
+        report: the HTML page; ``None`` on helper processes.
+    """
+
+    folder: Path
+    config: Config
+    model: LatentModel
+    history: History
+    evaluation: Evaluation | None
+    report: Path | None
+
+
+def run_recipe(
+    recipe: str,
+    overrides: Sequence[str] = (),
+    *,
+    files: Sequence[str | Path] = (),
+    out: str | Path | None = None,
+) -> RunResult:
+    """Train, evaluate and report what a recipe describes.
+
+    Args:
+        recipe: name of a shipped recipe, or path of a YAML file.
+        overrides: ``key.path=value``.
+        files: further YAML files, merged in order before the overrides.
+        out: the run folder; ``runs/<family>-<recipe>-<time>`` when missing.
+
+    Raises:
+        NoumenaError: of the part that went wrong; see :mod:`noumena.core.errors`.
+    """
+    config = _with_absolute_paths(compose(recipe, files, overrides))
+    folder = new_run_folder(config, out)
+    return _run(config, folder, resume=False)
+
+
+def resume_run(folder: str | Path) -> RunResult:
+    """Continue a run that was stopped or killed, to the very weights it would have reached.
+
+    Raises:
+        ArtifactError: the folder is no run.
+    """
+    folder = Path(folder)
+    config = run_config(folder)
+    from noumena.training.engine import CHECKPOINT
+
+    return _run(config, folder, resume=(folder / CHECKPOINT).is_file())
+
+
+def _run(config: Config, folder: Path, *, resume: bool) -> RunResult:
+    started = time.perf_counter()
+    splits = open_data(config)
+    timings = {"reading the data": time.perf_counter() - started}
+    if is_main_process() and not (folder / "config.yaml").exists():
+        write_text(folder / "config.yaml", f"# recipe: {config.recipe}\n{config.to_yaml()}")
+    model = make_model(config)
+    started = time.perf_counter()
+    history = model.fit(splits.train, splits.val, splits.test, run_dir=folder, resume=resume, **config.fit)
+    timings["training"] = time.perf_counter() - started
+    if not history.is_main:
+        return RunResult(folder, config, model, history, None, None)
+    started = time.perf_counter()
+    evaluation = evaluate(config, model, splits)
+    timings["evaluation"] = time.perf_counter() - started
+    save(model, folder / "model", overwrite=True, metrics=evaluation.metrics)
+    report = write_run_report(folder, config, model, splits, history, evaluation, timings)
+    return RunResult(folder, config, model, history, evaluation, report)
+
+
+def open_data(config: Config) -> Splits:
+    """The data of a configuration, split."""
+    options = dict(config.data)
+    return resolve(family(config.family).data[options.pop("kind")])(**options)
+
+
+def make_model(config: Config) -> LatentModel:
+    """The untrained model of a configuration."""
+    options = dict(config.model)
+    return model_class(options.pop("name"))(**options)
+
+
+def evaluate(config: Config, model: LatentModel, splits: Splits) -> Evaluation:
+    """What the family measures of ``model`` on ``splits``."""
+    return resolve(family(config.family).evaluate)(model, splits, **config.evaluate)
+
+
+def write_run_report(
+    folder: Path,
+    config: Config,
+    model: LatentModel,
+    splits: Splits,
+    history: History,
+    evaluation: Evaluation,
+    timings: Mapping[str, float],
+) -> Path:
+    """Write ``evaluation.json``, ``figures/`` and ``report.html`` of a run."""
+    from noumena.evaluation.report import save_figures, write_report
+
+    write_metrics(folder / "evaluation.json", evaluation.metrics)
+    save_figures(folder / "figures", evaluation, history)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return write_report(
+        folder / "report.html",
+        title=config.recipe,
+        about=splits.about,
+        history=history,
+        evaluation=evaluation,
+        config=config.to_yaml(),
+        model_summary={"model": config.model_name, "parameters": parameters, **model.hyperparameters()},
+        timings=timings,
+        versions={
+            "noumena": noumena.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    )
+
+
+def write_metrics(path: Path, metrics: Mapping[str, float]) -> None:
+    """Metrics as JSON; a number that is not finite becomes null, which JSON has no other word for."""
+    plain = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    write_text(path, json.dumps(plain, indent=2) + "\n")
+
+
+def new_run_folder(config: Config, out: str | Path | None) -> Path:
+    """The folder of a new run.
+
+    Raises:
+        ArtifactError: ``out`` holds something already.
+    """
+    if out is None:
+        name = f"{config.recipe.replace('/', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
+        if config.recipe.endswith((".yaml", ".yml")):
+            name = f"{config.family}-{Path(config.recipe).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+        return _unused(Path("runs") / name)
+    folder = Path(out)
+    if is_main_process() and folder.is_dir() and any(folder.iterdir()):
+        raise ArtifactError(f"{folder} is not empty. Choose another --out, or continue that run with --resume {folder}")
+    return folder
+
+
+def _unused(folder: Path) -> Path:
+    candidate, number = folder, 1
+    while candidate.exists():
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate
+
+
+def run_config(folder: str | Path) -> Config:
+    """The configuration of a run.
+
+    Raises:
+        ArtifactError: the folder is no run.
+        ConfigError: its configuration was edited into something impossible.
+    """
+    path = Path(folder) / "config.yaml"
+    if not path.is_file():
+        raise ArtifactError(
+            f"{folder} is no run folder: it has no config.yaml. Give the folder that `noumena fit` made."
+        )
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    recipe = first.removeprefix("# recipe: ") if first.startswith("# recipe: ") else str(folder)
+    return check(read_yaml(path), recipe)
+
+
+def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
+    """A run's configuration with some keys of its ``data`` and ``evaluate`` sections replaced.
+
+    Raises:
+        ConfigError: a key of another section, or one that does not exist.
+    """
+    changes = parse_overrides(overrides)
+    for section in changes:
+        if section not in ("data", "evaluate"):
+            raise ConfigError(f"'{section}': a trained model takes overrides of data and evaluate only.")
+    merged = config.sections()
+    for section, values in changes.items():
+        merged[section] = {**merged.get(section, {}), **values}
+    return _with_absolute_paths(check(merged, config.recipe))
+
+
+def open_all(config: Config) -> Splits:
+    """The data of a configuration as one part, ``train``, with every row."""
+    return open_data(replace(config, data={**config.data, "val_fraction": 0.0, "test_fraction": 0.0}))
+
+
+def bare_config(model: str, schema: Mapping[str, Any], overrides: Sequence[str]) -> Config:
+    """A configuration for a model that came without its run: the reader its schema names, and ``overrides``."""
+    data = {"kind": schema.get("kind"), **({"row": schema["row"]} if "row" in schema else {})}
+    changes = parse_overrides(overrides)
+    merged = {"model": {"name": model}, **changes, "data": {**data, **changes.get("data", {})}}
+    return check(merged, model)
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """Existing files by absolute path, so that the run can be resumed from any folder."""
+
+    def absolute(section: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            key: str(Path(value).resolve()) if isinstance(value, str) and value and Path(value).exists() else value
+            for key, value in section.items()
+        }
+
+    data = {"kind": config.data["kind"], **absolute({k: v for k, v in config.data.items() if k != "kind"})}
+    return replace(config, data=data, evaluate=absolute(config.evaluate))

@@ -1,0 +1,8 @@
+import pytest
+
+
+@pytest.fixture
+def inside(tmp_path, monkeypatch):
+    """The test's own folder as the working directory, so that file names stand alone."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
