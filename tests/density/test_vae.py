@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.distributions import Normal
+from torch.distributions import Normal, kl_divergence
 
 import noumena
 from noumena.core.errors import ConfigError, DataError, NotSupportedError
@@ -95,16 +95,21 @@ def test_beta_and_its_schedule_weigh_the_kl_alone():
 
 
 @pytest.mark.parametrize("standardize", [False, True])
-def test_the_learned_scale_scores_by_the_normal_log_density_in_the_units_of_the_data(standardize):
+@pytest.mark.parametrize("score", ["reconstruction", "elbo", None])
+def test_the_learned_scale_scores_in_nats_in_the_units_of_the_data(standardize, score):
     x = correlated_rows(60)
-    model = built(5, standardize=standardize)
+    model = built(5, standardize=standardize, score=score)
     if standardize:
         model.standardizer.fit(torch.from_numpy(x))
     with torch.no_grad():
         model.decoder.log_scale.copy_(torch.linspace(-2.0, 1.0, 5))
         unit = model.standardizer.scale if standardize else 1.0
-        mean = model.decode(model.encode(torch.from_numpy(x)).mean)
-        expected = Normal(mean, model.decoder.log_scale.exp() * unit).log_prob(torch.from_numpy(x)).sum(1)
+        posterior = model.encode(torch.from_numpy(x))
+        likelihood = Normal(model.decode(posterior.mean), model.decoder.log_scale.exp() * unit)
+        expected = likelihood.log_prob(torch.from_numpy(x)).sum(1)
+        if score != "reconstruction":
+            prior = Normal(torch.zeros(()), torch.ones(()))
+            expected -= kl_divergence(Normal(posterior.mean, posterior.std), prior).sum(1)
     np.testing.assert_allclose(model.score_samples(x), expected.numpy(), rtol=1e-4, atol=1e-3)
 
 

@@ -1,7 +1,7 @@
 """The density family's variational autoencoder."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from noumena.core.seeding import Noise
 from noumena.density.networks import DecoderScale, GaussianDecoder, GaussianEncoder
 from noumena.density.table import Table, as_table
 
+Score = Literal["elbo", "reconstruction"]
+
 # Rows are scored in blocks of one size, the last one padded: matrix products of one shape run the same kernel, so a
 # row's score does not depend on the rows beside it (to the last bit for layer widths that are multiples of 4).
 # 512 rows of the usual widths stay in a core's cache.
@@ -31,7 +33,8 @@ class VAE(LatentModel):
         \qquad z \sim q(z \mid x)
 
     (Kingma & Welling 2014; Higgins et al. 2017), both terms summed over columns and latent dimensions and averaged
-    over rows. The score of a row is ``log p(x | mean of q(z|x))``: deterministic, higher is more normal.
+    over rows. The score of a row takes the posterior mean in place of the draw, which makes it deterministic; higher
+    is more normal.
 
     With ``decoder_scale="fixed"`` and ``standardize=False`` the loss is the squared error plus β KL and the score the
     negative squared error, which is the VAE of GORMPO (Tumay et al., arXiv 2605.24405). The learned scale (one
@@ -51,6 +54,7 @@ class VAE(LatentModel):
         beta: float = 1.0,
         free_bits: float = 0.0,
         decoder_scale: DecoderScale = "learned",
+        score: Score | None = None,
         standardize: bool = True,
         activation: Activation = "relu",
         anomaly_fraction: float = 0.01,
@@ -63,6 +67,9 @@ class VAE(LatentModel):
             beta: weight of the KL term.
             free_bits: nats per latent dimension below which the KL is not minimised.
             decoder_scale: ``fixed`` (squared error) or ``learned`` (one standard deviation per column).
+            score: ``elbo`` is ``log p(x | z) - KL`` at the posterior mean ``z``, and finds a row abnormal also when only
+                its latent is; ``reconstruction`` is ``log p(x | z)`` alone. By default ``elbo`` with the learned scale
+                and, as published, ``reconstruction`` with the fixed one.
             standardize: map columns to zero mean and unit variance inside the model.
             activation: nonlinearity of the hidden layers.
             anomaly_fraction: share of validation rows below the threshold that ``fit`` sets.
@@ -77,6 +84,7 @@ class VAE(LatentModel):
         self.beta = beta
         self.free_bits = free_bits
         self.decoder_scale: DecoderScale = decoder_scale
+        self.score: Score | None = score
         self.standardize = standardize
         self.activation: Activation = activation
         self.anomaly_fraction = anomaly_fraction
@@ -101,6 +109,8 @@ class VAE(LatentModel):
             raise ConfigError(
                 f"model.activation: unknown '{self.activation}'. {did_you_mean(self.activation, get_args(Activation))}"
             )
+        if self.score not in ("elbo", "reconstruction", None):
+            raise ConfigError(f"model.score: expected elbo, reconstruction or null, got {self.score!r}.")
         if not 0.0 < self.anomaly_fraction < 1.0:
             raise ConfigError(f"model.anomaly_fraction: expected a share in (0, 1), got {self.anomaly_fraction}.")
 
@@ -166,7 +176,10 @@ class VAE(LatentModel):
 
     def _score(self, x: Tensor) -> Tensor:
         x = self._standardized(x)
-        score = self.decoder.log_prob(x, self.decoder(self.encoder(x).mean), self._constant)
+        posterior = self.encoder(x)
+        score = self.decoder.log_prob(x, self.decoder(posterior.mean), self._constant)
+        if self.score == "elbo" or (self.score is None and self.decoder_scale == "learned"):
+            score = score - posterior.kl()
         if self.standardizer is not None and self.decoder_scale == "learned":
             score = score + self.standardizer.log_det
         return score
@@ -177,9 +190,8 @@ class VAE(LatentModel):
     def score_samples(self, data: Any) -> np.ndarray:
         """How normal each row is; higher is more normal.
 
-        The logarithm of the likelihood of the row given the mean of its posterior: in nats per row in the units of
-        the data with the learned scale, the negative squared error with the fixed one. Deterministic, and independent
-        of the other rows.
+        See ``score`` of the constructor: in nats per row in the units of the data with the learned scale, the negative
+        squared error with the fixed one. Deterministic, and independent of the other rows.
 
         Args:
             data: rows (rows, columns): array, tensor, DataFrame, table or path.
