@@ -67,8 +67,8 @@ class VAE(LatentModel):
             beta: weight of the KL term.
             free_bits: nats per latent dimension below which the KL is not minimised.
             decoder_scale: ``fixed`` (squared error) or ``learned`` (one standard deviation per column).
-            score: ``elbo`` is ``log p(x | z) - KL`` at the posterior mean ``z``, and finds a row abnormal also when only
-                its latent is; ``reconstruction`` is ``log p(x | z)`` alone. By default ``elbo`` with the learned scale
+            score: ``elbo`` is ``log p(x | z) - KL`` at the posterior mean ``z``: a row is also abnormal when only its
+                latent is. ``reconstruction`` is ``log p(x | z)`` alone. By default ``elbo`` with the learned scale
                 and, as published, ``reconstruction`` with the fixed one.
             standardize: map columns to zero mean and unit variance inside the model.
             activation: nonlinearity of the hidden layers.
