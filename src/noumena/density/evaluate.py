@@ -153,7 +153,7 @@ def _normal_rows(table: Table) -> Tensor:
 
 
 def _fit_metrics(model: DensityModel, split: str, table: Table, seed: int) -> dict[str, float]:
-    metrics = {f"{split}_{name}": float(value) for name, value in model.evaluate(table, seed=seed).items()}
+    metrics = {f"{split}_{name}": value for name, value in model.evaluate(table, seed=seed).items()}
     threshold = _threshold(model)
     if threshold is not None and (table.labels is None or not bool(table.labels.all())):
         scores = model.score_samples(_normal_rows(table))

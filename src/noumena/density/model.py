@@ -288,7 +288,7 @@ class VAE(LatentModel):
             "score_mean": float(scores.mean()),
             "score_std": float(scores.std()),
             "reconstruction_rmse": float(error.square().mean().sqrt()),
-            "active_units": float(active_units(self.encode(rows).mean)),
+            "active_units": active_units(self.encode(rows).mean),
         }
 
     def evaluate_anomaly_detection(self, normal: Any, anomaly: Any) -> dict[str, float]:

@@ -214,8 +214,8 @@ def _score_panel(axis: "Axes", pair: ScorePair, edges: np.ndarray) -> None:
     axis.locator_params(axis="x", nbins=5)
     beyond = float((_far_as_low(anomalous) < edges[0]).mean())
     if beyond > 0.01:
-        place = {"x": 0.05, "y": 0.96, "transform": axis.transAxes, "va": "top", "fontsize": 7.5}
-        axis.text(s=f"◂ {100 * beyond:.0f} % of anomalies\n   beyond the axis", color=VERMILLION, **place)
+        note = f"◂ {100 * beyond:.0f} % of anomalies\n   beyond the axis"
+        axis.text(0.05, 0.96, note, transform=axis.transAxes, va="top", fontsize=7.5, color=VERMILLION)
 
 
 def _shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:

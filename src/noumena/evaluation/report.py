@@ -144,7 +144,7 @@ def format_number(value: Any) -> str:
     """A number with about four significant digits, whole numbers in full; a dash for ``None``."""
     if value is None:
         return "–"
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if not _is_number(value):
         return str(value)
     if isinstance(value, Integral):
         return f"{int(value):,}"
@@ -179,7 +179,7 @@ def readable(name: str) -> str:
 
 
 def _row_cells(row: Sequence[Any], best: str | None) -> list[Cell]:
-    numeric = [isinstance(value, Real) and not isinstance(value, bool) for value in row]
+    numeric = [_is_number(value) for value in row]
     texts = [format_number(value) for value in row]
     winner = None
     numbers = [float(value) for value, is_number in zip(row, numeric, strict=True) if is_number]
@@ -187,6 +187,10 @@ def _row_cells(row: Sequence[Any], best: str | None) -> list[Cell]:
         winner = format_number(max(numbers) if best == "max" else min(numbers))
     # Compared as shown: two numbers that look the same are both the best.
     return [Cell(text, n, n and text == winner) for text, n in zip(texts, numeric, strict=True)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and value is not True and value is not False
 
 
 def _data_facts(about: Mapping[str, Any]) -> tuple[Table | None, list[tuple[str, str]]]:
@@ -244,6 +248,6 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["cells"] = table_cells
-    environment.filters["quoted"] = json.dumps
+    filters: dict[str, Any] = environment.filters
+    filters |= {"cells": table_cells, "quoted": json.dumps}
     return environment.get_template("report.html.j2")

@@ -48,7 +48,7 @@ class SafeCheckpointIO(CheckpointIO):
                 metadata = file.metadata() or {}
                 if metadata.get("format") != _FORMAT:
                     raise ArtifactError(f"{path} is not a checkpoint of this version (expected {_FORMAT}).")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+                tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
                 if metadata["sha256"] != _digest(metadata["tree"], tensors):
                     raise ValueError("its content does not match its hash")
                 return _unpack(json.loads(metadata["tree"]), tensors)
