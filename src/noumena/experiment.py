@@ -174,7 +174,7 @@ def new_run_folder(config: Config, out: str | Path | None) -> Path:
             name = f"{config.family}-{Path(config.recipe).stem}-{datetime.now():%Y%m%d-%H%M%S}"
         return _unused(Path("runs") / name)
     folder = Path(out)
-    if is_main_process() and folder.is_dir() and any(folder.iterdir()):
+    if is_main_process() and folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise ArtifactError(f"{folder} is not empty. Choose another --out, or continue that run with --resume {folder}")
     return folder
 

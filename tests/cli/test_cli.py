@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 import noumena
 from noumena.cli.main import main
+from noumena.registry import family
 
 
 def run(capfd, *arguments):
@@ -204,6 +206,26 @@ def test_a_run_folder_that_holds_something_is_not_overwritten(tmp_path, capfd):
         code, _, err = run(capfd, *verb, "--out", tmp_path)
         assert code == 4, err
     assert (tmp_path / "precious.txt").read_text() == "data"
+
+
+def test_a_demo_replaces_an_earlier_demo_and_no_other_run(trained, tmp_path, capfd, monkeypatch):
+    out, _ = trained
+    assert run(capfd, "demo", "--out", out)[0] == 4
+    assert (out / "report.html").is_file()
+    small = dataclasses.replace(family("density"), demo=("density/synthetic", "fit.max_epochs=1"))
+    monkeypatch.setattr("noumena.registry.families", lambda: [small])
+    for _ in range(2):
+        code, text, err = run(capfd, "demo", "--out", tmp_path / "demo", "--json")
+        assert code == 0, err
+        assert json.loads(text)["epochs"] == 1
+    assert (tmp_path / "demo" / "report.html").is_file()
+
+
+def test_a_device_that_is_not_there_is_refused_in_words(trained, capfd):
+    out, table = trained
+    code, _, err = run(capfd, "score", out, table, "--device", "warp")
+    assert code == 2
+    assert "'warp'" in err
 
 
 def test_resuming_a_finished_run_changes_no_weight(trained, capfd):

@@ -74,9 +74,11 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> LatentModel
 
     Raises:
         ArtifactError: the folder is damaged, of an unknown format or model, or its tensors are not the model's.
+        ConfigError: the device is not there.
     """
     folder = model_folder(path)
     manifest = verify(folder)
+    _check_device(device)
     cls = model_class(manifest.model)
     hyperparameters, schema = _read_config(folder / "config.json", cls)
     weights = folder / "model.safetensors"
@@ -95,6 +97,14 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> LatentModel
     model.schema = schema
     model.data_fingerprint = manifest.data
     return model.eval()
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).partition("\n")[0]
+        raise ConfigError(f"the device '{device}' cannot be used here: {first}. Use 'cpu'.") from error
 
 
 def model_folder(path: str | Path) -> Path:

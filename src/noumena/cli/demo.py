@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
+from noumena.cli.fit import show_result
 from noumena.core.errors import ArtifactError, ConfigError
+
+_MARK = ".demo"
 
 
 def register(app: typer.Typer) -> None:
@@ -19,12 +22,11 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of the demonstration; an older one is replaced.")] = Path(
         "runs/demo"
     ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a small model of each family on real data that comes with the package, and write a report."""
-    from rich.console import Console
-
-    from noumena.evaluation.report import summary_table
     from noumena.experiment import run_recipe
+    from noumena.files import write_text
     from noumena.registry import families
 
     shown = {entry.name: entry for entry in families() if entry.demo}
@@ -32,14 +34,11 @@ def demo(
         raise ConfigError(f"no demo of '{family}'. Known: {', '.join(shown)}.")
     if out.exists():
         # Only what a demo wrote may be replaced.
-        if not (out / "config.yaml").is_file():
+        if not (out / _MARK).is_file():
             raise ArtifactError(f"{out} exists and is no earlier demo. Choose another --out.")
         shutil.rmtree(out)
+    write_text(out / _MARK, "Made by `noumena demo`, which replaces this folder when it runs again.\n")
     entry = shown[family or "density"]
-    assert entry.demo is not None
     recipe, *overrides = entry.demo
-    typer.echo(f"{entry.name}: training {recipe} on the shipped sample ...")
-    result = run_recipe(recipe, overrides, out=out)
-    if result.evaluation is not None:
-        summary_table(result.evaluation, Console())
-        typer.echo(f"\nreport  {result.report}")
+    typer.echo(f"{entry.name}: training {recipe} on the sample that comes with the package", err=True)
+    show_result(run_recipe(recipe, overrides, out=out), as_json)

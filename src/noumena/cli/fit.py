@@ -33,7 +33,7 @@ def fit(
             raise ConfigError("--resume RUN takes everything from the run; give it alone.")
         from noumena.experiment import resume_run
 
-        _show(resume_run(resume), as_json)
+        show_result(resume_run(resume), as_json)
         return
     if recipe is None:
         raise ConfigError("give a recipe, for instance density/hopper; `noumena recipes` lists them.")
@@ -45,10 +45,11 @@ def fit(
         return
     from noumena.experiment import run_recipe
 
-    _show(run_recipe(recipe, overrides or [], files=config or [], out=out), as_json)
+    show_result(run_recipe(recipe, overrides or [], files=config or [], out=out), as_json)
 
 
-def _show(result: Any, as_json: bool) -> None:
+def show_result(result: Any, as_json: bool) -> None:
+    """Print a finished run: its tables and where it is, or its metrics as JSON."""
     if result.evaluation is None:
         return
     if as_json:

@@ -113,7 +113,8 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Minibatch]:
         epoch = self.sampler.epoch if self.sampler.shuffle else 0
-        parts = self.sampler.indices().split(self.batch_size)
+        # The whole order travels to the data once, not batch by batch.
+        parts = self.sampler.indices().to(self.dataset.device).split(self.batch_size)
         for position in range(self.start, len(parts)):
             yield self._share(parts[position], fold(self.seed, epoch, position))
 

@@ -19,8 +19,13 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        ...
+
     def batch(self, index: Tensor) -> Any:
-        """The samples at ``index`` (int64, shape (batch,)) in the form the family's models take."""
+        """The samples at ``index`` (int64, shape (batch,), on :attr:`device`) in the form the family's models take."""
         ...
 
     def to(self, device: torch.device) -> Self:

@@ -46,6 +46,11 @@ class Table:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.rows.device
+
     def batch(self, index: Tensor) -> Tensor:
         """The rows at ``index`` (int64, shape (batch,)), shape (batch, columns)."""
         return self.rows.index_select(0, index)
