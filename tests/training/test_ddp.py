@@ -68,3 +68,16 @@ def test_only_the_first_process_writes(pair):
         epochs = [line["epoch"] for line in csv.DictReader(file)]
     assert epochs == ["0", "1", "2"]
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["last.safetensors"]
+
+
+def test_a_run_of_two_processes_from_the_command_line_makes_one_run_folder(tmp_path):
+    command = [Path(sys.executable).with_name("noumena"), "-q", "fit", "density/synthetic", "fit.max_epochs=1"]
+    options = ["fit.strategy=ddp", "fit.devices=2", "fit.accelerator=cpu"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "MASTER_PORT")}
+    found = subprocess.run(
+        [*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=240, env=environment
+    )
+    assert found.returncode == 0, found.stderr[-4000:]
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert (folder / "report.html").is_file()
+    assert found.stdout.count("AUROC") == 1

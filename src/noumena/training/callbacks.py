@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from torch import Tensor
 
 from noumena.core.errors import ArtifactError, TrainingInterrupted
@@ -268,9 +269,10 @@ class ProgressBar(pl.Callback):
         self._progress = Progress(
             TextColumn("epoch"),
             MofNCompleteColumn(),
-            BarColumn(bar_width=30),
-            TextColumn("{task.fields[terms]}"),
+            BarColumn(bar_width=20),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[terms]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            expand=True,
             transient=True,
         )
         self._task = self._progress.add_task("fit", total=max_epochs, terms="")
@@ -290,9 +292,8 @@ class ProgressBar(pl.Callback):
         self._shown = now
         assert isinstance(pl_module, TrainingModule)
         share = (batch_idx + 1) / trainer.num_training_batches
-        terms = {f"train_{name}": value for name, value in pl_module.train_meter.latest.items()}
-        if "val_loss" in self.recorder.history:
-            terms["val_loss"] = self.recorder.history["val_loss"][-1]
+        val = {"val": self.recorder.history["val_loss"][-1]} if "val_loss" in self.recorder.history else {}
+        terms = {**val, **pl_module.train_meter.latest}
         text = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
         self._progress.update(self._task, completed=trainer.current_epoch + share, terms=text)
 
