@@ -95,10 +95,10 @@ def test_beta_and_its_schedule_weigh_the_kl_alone():
 
 
 @pytest.mark.parametrize("standardize", [False, True])
-@pytest.mark.parametrize("score", ["reconstruction", "elbo", None])
-def test_the_learned_scale_scores_in_nats_in_the_units_of_the_data(standardize, score):
+@pytest.mark.parametrize("scoring", ["reconstruction", "elbo", None])
+def test_the_learned_scale_scores_in_nats_in_the_units_of_the_data(standardize, scoring):
     x = correlated_rows(60)
-    model = built(5, standardize=standardize, score=score)
+    model = built(5, standardize=standardize, scoring=scoring)
     if standardize:
         model.standardizer.fit(torch.from_numpy(x))
     with torch.no_grad():
@@ -107,7 +107,7 @@ def test_the_learned_scale_scores_in_nats_in_the_units_of_the_data(standardize, 
         posterior = model.encode(torch.from_numpy(x))
         likelihood = Normal(model.decode(posterior.mean), model.decoder.log_scale.exp() * unit)
         expected = likelihood.log_prob(torch.from_numpy(x)).sum(1)
-        if score != "reconstruction":
+        if scoring != "reconstruction":
             prior = Normal(torch.zeros(()), torch.ones(()))
             expected -= kl_divergence(Normal(posterior.mean, posterior.std), prior).sum(1)
     np.testing.assert_allclose(model.score_samples(x), expected.numpy(), rtol=1e-4, atol=1e-3)

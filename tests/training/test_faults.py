@@ -271,3 +271,11 @@ def test_what_a_checkpoint_cannot_hold_is_refused_and_the_previous_one_stays(tmp
         SafeCheckpointIO().save_checkpoint({"thing": object()}, tmp_path / "file")
     assert SafeCheckpointIO().load_checkpoint(tmp_path / "file") == {"step": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_holds_a_training_is_not_trained_over(tmp_path):
+    fit(tmp_path, max_epochs=1)
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    with pytest.raises(ArtifactError, match="resume=True"):
+        fit(tmp_path, max_epochs=1, seed=1)
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before

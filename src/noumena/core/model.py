@@ -90,6 +90,10 @@ class LatentModel(nn.Module):
         """How normal each sample is; higher is more normal."""
         raise NotSupportedError(f"{type(self).__name__} has no score; use a model of the density family.")
 
+    def evaluate(self, data: Any) -> dict[str, float]:
+        """Numbers by name that say how well the model describes ``data``."""
+        raise NotSupportedError(f"{type(self).__name__} measures nothing by itself; use `loss` on batches of the data.")
+
     # What every model has
 
     @property

@@ -18,7 +18,7 @@ from noumena.core.seeding import Noise
 from noumena.density.networks import DecoderScale, GaussianDecoder, GaussianEncoder
 from noumena.density.table import Table, as_table
 
-Score = Literal["elbo", "reconstruction"]
+Scoring = Literal["elbo", "reconstruction"]
 
 # Rows are scored in blocks of one size, the last one padded: matrix products of one shape run the same kernel, so a
 # row's score does not depend on the rows beside it (to the last bit for layer widths that are multiples of 4).
@@ -54,7 +54,7 @@ class VAE(LatentModel):
         beta: float = 1.0,
         free_bits: float = 0.0,
         decoder_scale: DecoderScale = "learned",
-        score: Score | None = None,
+        scoring: Scoring | None = None,
         standardize: bool = True,
         activation: Activation = "relu",
         anomaly_fraction: float = 0.01,
@@ -67,7 +67,7 @@ class VAE(LatentModel):
             beta: weight of the KL term.
             free_bits: nats per latent dimension below which the KL is not minimised.
             decoder_scale: ``fixed`` (squared error) or ``learned`` (one standard deviation per column).
-            score: ``elbo`` is ``log p(x | z) - KL`` at the posterior mean ``z``: a row is also abnormal when only its
+            scoring: ``elbo`` is ``log p(x | z) - KL`` at the posterior mean ``z``: a row is also abnormal when only its
                 latent is. ``reconstruction`` is ``log p(x | z)`` alone. By default ``elbo`` with the learned scale
                 and, as published, ``reconstruction`` with the fixed one.
             standardize: map columns to zero mean and unit variance inside the model.
@@ -84,7 +84,7 @@ class VAE(LatentModel):
         self.beta = beta
         self.free_bits = free_bits
         self.decoder_scale: DecoderScale = decoder_scale
-        self.score: Score | None = score
+        self.scoring: Scoring | None = scoring
         self.standardize = standardize
         self.activation: Activation = activation
         self.anomaly_fraction = anomaly_fraction
@@ -109,8 +109,8 @@ class VAE(LatentModel):
             raise ConfigError(
                 f"model.activation: unknown '{self.activation}'. {did_you_mean(self.activation, get_args(Activation))}"
             )
-        if self.score not in ("elbo", "reconstruction", None):
-            raise ConfigError(f"model.score: expected elbo, reconstruction or null, got {self.score!r}.")
+        if self.scoring not in ("elbo", "reconstruction", None):
+            raise ConfigError(f"model.scoring: expected elbo, reconstruction or null, got {self.scoring!r}.")
         if not 0.0 < self.anomaly_fraction < 1.0:
             raise ConfigError(f"model.anomaly_fraction: expected a share in (0, 1), got {self.anomaly_fraction}.")
 
@@ -178,7 +178,7 @@ class VAE(LatentModel):
         x = self._standardized(x)
         posterior = self.encoder(x)
         score = self.decoder.log_prob(x, self.decoder(posterior.mean), self._constant)
-        if self.score == "elbo" or (self.score is None and self.decoder_scale == "learned"):
+        if self.scoring == "elbo" or (self.scoring is None and self.decoder_scale == "learned"):
             score = score - posterior.kl()
         if self.standardizer is not None and self.decoder_scale == "learned":
             score = score + self.standardizer.log_det
@@ -190,8 +190,8 @@ class VAE(LatentModel):
     def score_samples(self, data: Any) -> np.ndarray:
         """How normal each row is; higher is more normal.
 
-        See ``score`` of the constructor: in nats per row in the units of the data with the learned scale, the negative
-        squared error with the fixed one. Deterministic, and independent of the other rows.
+        See ``scoring`` of the constructor. With the learned scale in nats per row, in the units of the data; with the
+        fixed one the negative squared error. Deterministic, and independent of the other rows.
 
         Args:
             data: rows (rows, columns): array, tensor, DataFrame, table or path.

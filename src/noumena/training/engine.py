@@ -60,12 +60,16 @@ def fit(
         DataError: data that do not fit each other or the model.
         TrainingDiverged: the loss became NaN or infinite.
         TrainingInterrupted: Ctrl-C or SIGTERM; the state is saved when there is a ``run_dir``.
-        ArtifactError: the run folder cannot be written, or holds no checkpoint to resume from.
+        ArtifactError: the run folder cannot be written, holds no checkpoint to resume from, or another training.
     """
     settings = FitSettings.from_options(options)
     folder = None if run_dir is None else Path(run_dir)
     if resume and (folder is None or not (folder / CHECKPOINT).is_file()):
         raise ArtifactError(f"nothing to resume: {folder or 'no run_dir'} holds no {CHECKPOINT}. Start a new run.")
+    if folder is not None and not resume and is_main_process() and (folder / CHECKPOINT).is_file():
+        raise ArtifactError(
+            f"{folder} holds a training already. Continue it with resume=True, or choose another run_dir."
+        )
     if folder is not None:
         model_name(type(model))  # refuses a model that could not be saved in the end
         if is_main_process():
