@@ -69,7 +69,7 @@ def run_recipe(
     Raises:
         NoumenaError: of the part that went wrong; see :mod:`noumena.core.errors`.
     """
-    config = _with_absolute_paths(compose(recipe, files, overrides))
+    config = with_absolute_paths(compose(recipe, files, overrides))
     folder = new_run_folder(config, out)
     return _run(config, folder, resume=False)
 
@@ -216,8 +216,11 @@ def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
             raise ConfigError(f"'{section}': a trained model takes overrides of data and evaluate only.")
     merged = config.sections()
     for section, values in changes.items():
-        merged[section] = {**merged.get(section, {}), **values}
-    return _with_absolute_paths(check(merged, config.recipe))
+        base = merged.get(section, {})
+        # Another kind of data has other options; those of the run's kind mean nothing to it.
+        keep = values.get("kind", base.get("kind")) == base.get("kind")
+        merged[section] = {**(base if keep else {}), **values}
+    return with_absolute_paths(check(merged, config.recipe))
 
 
 def open_all(config: Config) -> Splits:
@@ -233,14 +236,19 @@ def bare_config(model: str, schema: Mapping[str, Any], overrides: Sequence[str])
     return check(merged, model)
 
 
-def _with_absolute_paths(config: Config) -> Config:
-    """Existing files by absolute path, so that the run can be resumed from any folder."""
+# The keys of a configuration that hold a path; the value of any other may happen to be the name of a file.
+_PATH_KEYS = ("path", "ood")
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """Existing files by absolute path, ``~`` expanded, so that the run can be resumed from any folder."""
 
     def absolute(section: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            key: str(Path(value).resolve()) if isinstance(value, str) and value and Path(value).exists() else value
-            for key, value in section.items()
-        }
+        found = dict(section)
+        for key in _PATH_KEYS:
+            value = section.get(key)
+            if isinstance(value, str) and (path := Path(value).expanduser()).exists():
+                found[key] = str(path.resolve())
+        return found
 
-    data = {"kind": config.data["kind"], **absolute({k: v for k, v in config.data.items() if k != "kind"})}
-    return replace(config, data=data, evaluate=absolute(config.evaluate))
+    return replace(config, data=absolute(config.data), evaluate=absolute(config.evaluate))

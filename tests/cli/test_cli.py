@@ -118,6 +118,15 @@ def test_evaluate_repeats_the_numbers_of_the_run(trained, capfd):
     assert json.loads(text) == pytest.approx(recorded, nan_ok=True)
 
 
+def test_evaluate_takes_data_of_another_kind(tmp_path, capfd):
+    episodes = tmp_path / "run"
+    noumena.run_recipe("density/hopper", ["fit.max_epochs=1", "evaluate.baselines=false"], out=episodes)
+    run(capfd, "sample", episodes, "-n", 50, "-o", tmp_path / "rows.csv")
+    code, text, err = run(capfd, "evaluate", episodes, tmp_path / "rows.csv", "data.kind=table", "--json")
+    assert code == 0, err
+    assert "auroc/shift_1" in json.loads(text)
+
+
 def test_evaluate_takes_other_data_and_a_model_without_its_run(trained, tmp_path, capfd):
     out, table = trained
     code, text, err = run(capfd, "evaluate", out, table, "--json")
@@ -226,6 +235,17 @@ def test_a_device_that_is_not_there_is_refused_in_words(trained, capfd):
     code, _, err = run(capfd, "score", out, table, "--device", "warp")
     assert code == 2
     assert "'warp'" in err
+
+
+def test_paths_may_begin_at_home_and_other_values_may_be_names_of_files(trained, tmp_path, capfd, monkeypatch):
+    _, table = trained
+    monkeypatch.setenv("HOME", str(table.parent))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "y").write_text("a file that is called as the label column is")
+    options = [f"data.path=~/{table.name}", "data.label=y", "fit.max_epochs=1", "model.hidden_dims=[4]"]
+    code, _, err = run(capfd, "-q", "fit", "density/table", *options, "--out", "run")
+    assert code == 0, err
+    assert run(capfd, "fit", "density/table", *options, "--dry-run")[0] == 0
 
 
 def test_resuming_a_finished_run_changes_no_weight(trained, capfd):

@@ -15,10 +15,10 @@ def dry_run(recipe: str, files: Sequence[Path], overrides: Sequence[str]) -> dic
         ConfigError, DataError: what ``fit`` would raise before training.
     """
     from noumena.config import compose
-    from noumena.experiment import make_model, open_data
+    from noumena.experiment import make_model, open_data, with_absolute_paths
     from noumena.training import FitSettings
 
-    config = compose(recipe, files, overrides, require_data=False)
+    config = with_absolute_paths(compose(recipe, files, overrides, require_data=False))
     facts: dict[str, Any] = {"recipe": config.recipe, "model": config.model_name, "configuration": "valid"}
     if _lacks_path(config):
         return {**facts, "data": "not checked: give data.path=FILE"}
