@@ -128,11 +128,12 @@ class VAE(LatentModel):
         return as_table(data)
 
     def _infer_sizes(self, dataset: Dataset) -> Mapping[str, int]:
-        return {"input_dim": dataset.batch(torch.zeros(1, dtype=torch.int64)).shape[1]}
+        return {"input_dim": dataset.batch(torch.zeros(1, dtype=torch.int64, device=dataset.device)).shape[1]}
 
     def _fit_preprocessing(self, dataset: Dataset) -> None:
         if self.standardizer is not None:
-            self.standardizer.fit(dataset.batch(torch.arange(len(dataset))).to(self.device))
+            rows = dataset.batch(torch.arange(len(dataset), device=dataset.device))
+            self.standardizer.fit(rows.to(self.device))
 
     def after_fit(self, val: Dataset | None) -> None:
         """Set the threshold on the validation rows."""
