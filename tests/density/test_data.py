@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noumena.core.errors import ConfigError, DataError
+from noumena.core.splits import split_groups, split_rows
 from noumena.density.data import create_synthetic_data, open_episodes, open_ood, open_synthetic, open_table, shifted
-from noumena.density.splits import split_groups, split_rows
 from tests.density.files import COLUMNS, episodes, numbers, write_episodes, write_minari, write_table
 
 WHOLE = {"val_fraction": 0, "test_fraction": 0}

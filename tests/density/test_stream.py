@@ -32,7 +32,7 @@ def batch_rows(request):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of a few rows, so that small files have several."""
-    monkeypatch.setattr("noumena.density.files_common.BLOCK_BYTES", 300)
+    monkeypatch.setattr("noumena.readers.common.BLOCK_BYTES", 300)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -149,7 +149,7 @@ def test_a_null_cell_is_refused_with_its_row(inside):
 
 
 def test_a_text_cell_far_down_a_csv_file_is_refused_with_its_row_and_content(inside, monkeypatch):
-    monkeypatch.setattr("noumena.density.files_columns._CSV_BLOCK_BYTES", 1000)
+    monkeypatch.setattr("noumena.readers.columns._CSV_BLOCK_BYTES", 1000)
     lines = ["speed,mass,depth", *["1,2,3"] * 700, "1,n.d.,3", *["1,2,3"] * 700]
     (inside / "t.csv").write_text("\n".join(lines))
     with pytest.raises(DataError, match=r"t.csv: row 700 \(counted from 0\), column 'mass' is 'n.d.', .* not a number"):
@@ -204,8 +204,8 @@ def test_options_out_of_range_are_refused_at_once(inside):
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".h5", ".csv", ".parquet"])
 def test_memory_does_not_grow_with_the_file(inside, monkeypatch, suffix):
-    monkeypatch.setattr("noumena.density.files_common.BLOCK_BYTES", 1 << 18)
-    monkeypatch.setattr("noumena.density.files_columns._CSV_BLOCK_BYTES", 1 << 18)
+    monkeypatch.setattr("noumena.readers.common.BLOCK_BYTES", 1 << 18)
+    monkeypatch.setattr("noumena.readers.columns._CSV_BLOCK_BYTES", 1 << 18)
     peaks = []
     for rows in (100_000, 400_000):  # 1.2 and 4.8 MB
         path = write_table(f"t{rows}{suffix}", numbers(rows))

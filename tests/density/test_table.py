@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as arrays
 
 from noumena.core.data import Dataset
 from noumena.core.errors import DataError
-from noumena.density.table import Table, as_table, check_rows
+from noumena.density.table import Table, as_table
+from noumena.readers.checks import check_rows
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 

@@ -13,13 +13,15 @@ from torch import Tensor
 
 from noumena.core.data import Splits
 from noumena.core.errors import ConfigError, DataError
-from noumena.density.files_arrays import check_two_dimensional, list_arrays, whole_array
-from noumena.density.files_common import Block, TableFile, check_choice, suffix_of
-from noumena.density.files_episodes import Row, is_sample, open_episode_file, sample_path
-from noumena.density.files_tables import check_side, choose_columns, open_table_file
-from noumena.density.splits import assemble, check_fractions, split_groups, split_rows
+from noumena.core.splits import check_fractions, split_groups, split_rows
+from noumena.density.episodes import Row, is_sample, open_episode_file, sample_path
+from noumena.density.splits import assemble
 from noumena.density.synthetic import AnomalyType, create_synthetic_data, shifted
-from noumena.density.table import Table, check_rows, column_names
+from noumena.density.table import Table
+from noumena.readers.arrays import check_two_dimensional, list_arrays, whole_array
+from noumena.readers.checks import check_rows, column_names
+from noumena.readers.common import Block, TableFile, check_choice, suffix_of
+from noumena.readers.tables import check_side, choose_columns, open_table_file
 
 __all__ = ["create_synthetic_data", "open_episodes", "open_ood", "open_synthetic", "open_table", "shifted"]
 

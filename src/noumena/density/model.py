@@ -135,7 +135,7 @@ class VAE(LatentModel):
             rows = dataset.batch(torch.arange(len(dataset), device=dataset.device))
             self.standardizer.fit(rows.to(self.device))
 
-    def after_fit(self, val: Dataset | None) -> None:
+    def after_fit(self, train: Dataset, val: Dataset | None) -> None:
         """Set the threshold on the validation rows."""
         if val is not None:
             self.set_threshold(val, self.anomaly_fraction)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from noumena.core.errors import ConfigError, DataError
-from noumena.density.files_arrays import list_arrays
-from noumena.density.files_common import TableFile
-from noumena.density.files_episodes import EPISODE_SUFFIXES, EpisodeFile, is_sample, open_episode_file
-from noumena.density.files_tables import ArrayTable, choose_columns, open_table_file
-from noumena.density.table import check_rows, missing_columns
+from noumena.density.episodes import EPISODE_SUFFIXES, EpisodeFile, is_sample, open_episode_file
+from noumena.readers.arrays import list_arrays
+from noumena.readers.checks import check_rows, missing_columns
+from noumena.readers.common import TableFile
+from noumena.readers.tables import ArrayTable, choose_columns, open_table_file
 
 
 def stream_rows(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from noumena.core.errors import ConfigError
-from noumena.density.files_common import check_choice
+from noumena.readers.common import check_choice
 
 AnomalyType = Literal["outlier", "uniform"]
 _FIRST_SHARE = 0.7

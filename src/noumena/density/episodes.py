@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from noumena.core.errors import ConfigError, DataError, did_you_mean
-from noumena.density.files_arrays import ArrayInfo, array_blocks, check_two_dimensional, list_arrays
-from noumena.density.files_common import block_rows, check_choice, reading, suffix_of
-from noumena.density.table import Overflow, check_rows, column_names
+from noumena.readers.arrays import ArrayInfo, array_blocks, check_two_dimensional, list_arrays
+from noumena.readers.checks import Overflow, check_rows, column_names
+from noumena.readers.common import block_rows, check_choice, reading, suffix_of
 
 Row = Literal["observation+action", "next_observation+action", "observation", "transition"]
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.lib import format as npy
 
 from noumena.core.errors import DataError
-from noumena.density.files_common import ARRAY_SUFFIXES, block_rows, reading, suffix_of
-from noumena.density.table import check_dtype
+from noumena.readers.checks import check_dtype
+from noumena.readers.common import ARRAY_SUFFIXES, block_rows, reading, suffix_of
 
 Blocks = Iterator[dict[str, np.ndarray]]
 _SPOOLED_BYTES = 1 << 20
@@ -28,6 +28,11 @@ class ArrayInfo:
     shape: tuple[int, ...]
     dtype: np.dtype
     fortran: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The letter of its type, as numpy has it, and U for text of any sort."""
+        return "U" if self.dtype.kind == "S" or _is_hdf5_text(self.dtype) else self.dtype.kind
 
 
 def list_arrays(path: Path) -> dict[str, ArrayInfo]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from noumena.core.errors import DataError
-from noumena.density.files_common import Block, block_rows, reading
-from noumena.density.table import check_unique
+from noumena.readers.checks import check_unique
+from noumena.readers.common import Block, block_rows, reading
 
 # A line of the file must fit in one block of the CSV parser.
 _CSV_BLOCK_BYTES = 1 << 20
@@ -40,7 +40,7 @@ class CsvFile:
         return {n: f"row {row} is '{batch.column(n)[row]}'" for n, row in places.items() if row is not None}
 
     def blocks(self, features: Sequence[str], side: Sequence[str]) -> Iterator[Block]:
-        """See :class:`~noumena.density.files_common.TableFile`."""
+        """See :class:`~noumena.readers.common.TableFile`."""
         import pyarrow as pa
 
         first_row = 0
@@ -109,7 +109,7 @@ class ParquetFile:
         return {name: str(kind) for name, kind in types.items() if not _is_numeric(kind)}
 
     def blocks(self, features: Sequence[str], side: Sequence[str]) -> Iterator[Block]:
-        """See :class:`~noumena.density.files_common.TableFile`."""
+        """See :class:`~noumena.readers.common.TableFile`."""
         from pyarrow import parquet
 
         first_row = 0

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from noumena.core.errors import ConfigError, DataError, did_you_mean
-from noumena.density.files_arrays import ArrayInfo, array_blocks, check_two_dimensional, list_arrays, whole_array
-from noumena.density.files_columns import CsvFile, ParquetFile
-from noumena.density.files_common import COLUMN_SUFFIXES, TABLE_SUFFIXES, Block, TableFile, suffix_of
-from noumena.density.table import column_names, missing_columns
+from noumena.readers.arrays import ArrayInfo, array_blocks, check_two_dimensional, list_arrays, whole_array
+from noumena.readers.checks import column_names, missing_columns
+from noumena.readers.columns import CsvFile, ParquetFile
+from noumena.readers.common import COLUMN_SUFFIXES, TABLE_SUFFIXES, Block, TableFile, suffix_of
 
 # How pandas writes a row index into CSV and Parquet: never a feature unless asked for by name.
 _INDEX_NAMES = ("", "__index_level_0__")
@@ -33,7 +33,7 @@ class ArrayTable:
         return {}
 
     def blocks(self, features: Sequence[str], side: Sequence[str]) -> Iterator[Block]:
-        """See :class:`~noumena.density.files_common.TableFile`."""
+        """See :class:`~noumena.readers.common.TableFile`."""
         texts = {name: whole_array(self.path, name).astype(str) for name in side}
         place = {name: number for number, name in enumerate(self.columns)}
         chosen = [place[name] for name in features]
