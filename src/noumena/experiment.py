@@ -237,7 +237,7 @@ def bare_config(model: str, schema: Mapping[str, Any], overrides: Sequence[str])
 
 
 # The keys of a configuration that hold a path; the value of any other may happen to be the name of a file.
-_PATH_KEYS = ("path", "ood")
+_PATH_KEYS = ("path", "ood", "mesh")
 
 
 def with_absolute_paths(config: Config) -> Config:

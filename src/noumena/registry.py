@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "density": "noumena.density",
+    "multimodal": "noumena.multimodal",
 }
 
 

@@ -11,9 +11,12 @@ RECIPES = [recipe.name for recipe in recipes()]
 
 
 def leaves(tree, path=()):
-    """Every (path, value) of a nested dictionary, sections themselves left out."""
+    """Every (path, value) of a nested dictionary, sections themselves left out.
+
+    Keys further down belong to the data: names of modalities, which only the data can check.
+    """
     for key, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and not path:
             yield from leaves(value, (*path, key))
         else:
             yield (*path, key), value

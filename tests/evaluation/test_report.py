@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import re
 from html.parser import HTMLParser
@@ -127,6 +128,20 @@ def test_figures_are_written_as_files(tmp_path, evaluation, history):
     assert [path.name for path in written] == ["training_curves.png", "scores.png", "latent_map.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(path.name for path in written)
+
+
+def test_further_files_are_written_beside_the_pictures(tmp_path, evaluation, history):
+    more = dataclasses.replace(evaluation, files={"surface.vtu": b"\x00mesh"})
+    written = save_figures(tmp_path / "figures", more, history)
+    assert (tmp_path / "figures" / "surface.vtu").read_bytes() == b"\x00mesh"
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(path.name for path in written)
+
+
+@pytest.mark.parametrize("name", ["../a.vtu", "a/b.vtu", "a\\b.vtu", "..", "", "c:a"])
+def test_a_file_cannot_leave_the_figures_folder(tmp_path, evaluation, history, name):
+    with pytest.raises(ArtifactError, match="plain name"):
+        save_figures(tmp_path / "figures", dataclasses.replace(evaluation, files={name: b""}), history)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_terminal_shows_the_same_numbers_and_no_markup_of_names(evaluation):

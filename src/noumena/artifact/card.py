@@ -13,7 +13,6 @@ def model_card(name: str, config: Mapping[str, Any], parameters: int, metrics: M
         parameters: number of trained numbers.
         metrics: measured by the evaluation, may be empty.
     """
-    columns = [str(column) for column in config["schema"].get("columns", [])]
     lines = [
         f"# {name}",
         "",
@@ -29,7 +28,7 @@ def model_card(name: str, config: Mapping[str, Any], parameters: int, metrics: M
         "",
         "## Data",
         "",
-        f"One sample has the columns: {', '.join(columns)}." if columns else "See `schema` in `config.json`.",
+        *_sample(config["schema"]),
         "",
         "## Hyperparameters",
         "",
@@ -44,3 +43,18 @@ def model_card(name: str, config: Mapping[str, Any], parameters: int, metrics: M
         "Not stated by the person who trained it; the licence of the training data applies.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _sample(schema: Mapping[str, Any]) -> list[str]:
+    """What one sample is, in words."""
+    if modalities := schema.get("modalities"):
+        return ["One sample has the modalities:", ""] + [_modality(entry) for entry in modalities]
+    if columns := [str(column) for column in schema.get("columns", [])]:
+        return [f"One sample has the columns: {', '.join(columns)}."]
+    return ["See `schema` in `config.json`."]
+
+
+def _modality(entry: Mapping[str, Any]) -> str:
+    units = entry.get("units")
+    unit = units if isinstance(units, str) else ", ".join(dict.fromkeys(units or ()))
+    return f"- {entry['name']}: {entry['kind']}, {entry['size']:,} numbers" + (f" in {unit}" if unit else "")

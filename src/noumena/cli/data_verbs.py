@@ -1,7 +1,7 @@
 """``noumena encode``, ``reconstruct`` and ``score``: read a file of any size in chunks, write results as they come."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,7 +58,7 @@ def reconstruct(
     """Each row encoded and decoded again, in the columns and units of the data."""
 
     def columns(model: "LatentModel", rows: Any) -> Columns:
-        return named_columns(model, model.reconstruct(rows).cpu().numpy())
+        return named_columns(model, model.reconstruct(rows))
 
     _stream(source, data, output, device, chunk_rows, as_json, columns)
 
@@ -83,10 +83,19 @@ def score(
     _stream(source, data, output, device, chunk_rows, as_json, columns)
 
 
-def named_columns(model: "LatentModel", rows: "np.ndarray") -> dict[str, "np.ndarray"]:
-    """The columns of ``rows`` under the names the model was trained with."""
+def named_columns(model: "LatentModel", found: Any) -> dict[str, "np.ndarray"]:
+    """What a model gave, under the names it was trained with: columns of a tensor (rows, columns), or modalities."""
+    if isinstance(found, Mapping):
+        return {name: rows.cpu().numpy() for name, rows in found.items()}
+    rows = found.cpu().numpy()
     names = model.schema.get("columns") or [f"x{i}" for i in range(rows.shape[1])]
     return {name: rows[:, i] for i, name in enumerate(names)}
+
+
+def names_within(model: "LatentModel") -> dict[str, Sequence[str]]:
+    """The columns of each modality and of its deviations, for a model of several modalities."""
+    columns = {modality.name: modality.columns for modality in getattr(model, "modalities", ())}
+    return columns | {f"{name}_std": names for name, names in columns.items()}
 
 
 def _stream(
@@ -120,7 +129,7 @@ def _stream(
                     anomalies.append(int(found["is_anomaly"].sum()))
                 yield found
 
-    write_columns(results(), output, to_stdout=not as_json)
+    write_columns(results(), output, to_stdout=not as_json, names=names_within(model))
     facts = {**counted, **({"anomalies": sum(anomalies)} if anomalies else {})}
     if as_json:
         typer.echo(json.dumps({**facts, "output": None if output is None else str(output)}))

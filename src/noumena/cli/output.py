@@ -4,7 +4,7 @@ import shutil
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -16,6 +16,7 @@ from noumena.core.errors import ConfigError
 from noumena.files import replacing
 
 Columns = Mapping[str, np.ndarray]
+Names = Mapping[str, Sequence[str]]
 
 
 class _Writer(Protocol):
@@ -24,26 +25,30 @@ class _Writer(Protocol):
     def close(self) -> None: ...
 
 
-def write_columns(chunks: Iterator[Columns], output: Path | None, *, to_stdout: bool = False) -> None:
+def write_columns(
+    chunks: Iterator[Columns], output: Path | None, *, to_stdout: bool = False, names: Names | None = None
+) -> None:
     """Write chunks of columns as they come.
 
     Args:
-        chunks: dictionaries of equally long columns, each chunk with the same names.
+        chunks: dictionaries of equally long columns, each chunk with the same names. A 2-D array (rows, size) is one
+            array of an .npz file; in the other formats each of its columns is one of the table, ``name.column``.
         output: file ending in .parquet, .csv or .npz.
         to_stdout: with no ``output``, write CSV to the terminal.
+        names: name of a 2-D array to names for its columns; 0, 1, ... where missing.
 
     Raises:
         ConfigError: the ending is unknown.
         ArtifactError: the file cannot be written; an older one stays as it was.
     """
     if output is None:
-        _drain(chunks, _CsvWriter(sys.stdout.buffer) if to_stdout else None)
+        _drain(chunks, _CsvWriter(sys.stdout.buffer, names or {}) if to_stdout else None)
         return
     make = _WRITERS.get(output.suffix)
     if make is None:
         raise ConfigError(f"{output}: unknown ending '{output.suffix}'. Known: {', '.join(_WRITERS)}.")
     with replacing(output) as beside:
-        _drain(chunks, make(beside))
+        _drain(chunks, make(beside, names or {}))
 
 
 def _drain(chunks: Iterator[Columns], writer: _Writer | None) -> None:
@@ -56,18 +61,26 @@ def _drain(chunks: Iterator[Columns], writer: _Writer | None) -> None:
             writer.close()
 
 
-def _record_batch(columns: Columns) -> pa.RecordBatch:
-    arrays = [pa.array(np.ascontiguousarray(column)) for column in columns.values()]
-    return pa.RecordBatch.from_arrays(arrays, names=list(columns))
+def _record_batch(columns: Columns, names: Names) -> pa.RecordBatch:
+    flat: dict[str, np.ndarray] = {}
+    for name, column in columns.items():
+        if column.ndim == 1:
+            flat[name] = column
+            continue
+        parts = names.get(name) or [str(i) for i in range(column.shape[1])]
+        flat |= {f"{name}.{part}": column[:, i] for i, part in enumerate(parts)}
+    arrays = [pa.array(np.ascontiguousarray(column)) for column in flat.values()]
+    return pa.RecordBatch.from_arrays(arrays, names=list(flat))
 
 
 class _ParquetWriter:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, names: Names) -> None:
         self._path = path
+        self._names = names
         self._writer: Any = None
 
     def write(self, columns: Columns) -> None:
-        batch = _record_batch(columns)
+        batch = _record_batch(columns, self._names)
         if self._writer is None:
             self._writer = parquet.ParquetWriter(self._path, batch.schema)
         self._writer.write_batch(batch)
@@ -78,12 +91,13 @@ class _ParquetWriter:
 
 
 class _CsvWriter:
-    def __init__(self, target: Path | IO[bytes]) -> None:
+    def __init__(self, target: Path | IO[bytes], names: Names) -> None:
         self._target = str(target) if isinstance(target, Path) else target
+        self._names = names
         self._writer: Any = None
 
     def write(self, columns: Columns) -> None:
-        batch = _record_batch(columns)
+        batch = _record_batch(columns, self._names)
         if self._writer is None:
             self._writer = csv.CSVWriter(self._target, batch.schema)
         self._writer.write_batch(batch)
@@ -96,11 +110,12 @@ class _CsvWriter:
 class _NpzWriter:
     """Columns grow in raw files until their length, which the .npy header states first, is known."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, names: Names) -> None:
         self._path = path
         self._folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
         self._files: dict[str, IO[bytes]] = {}
         self._dtypes: dict[str, np.dtype[Any]] = {}
+        self._inner: dict[str, tuple[int, ...]] = {}
         self._rows = 0
 
     def write(self, columns: Columns) -> None:
@@ -108,6 +123,7 @@ class _NpzWriter:
             if name not in self._files:
                 self._files[name] = (self._folder / str(i)).open("w+b")
                 self._dtypes[name] = column.dtype
+                self._inner[name] = column.shape[1:]
             self._files[name].write(np.ascontiguousarray(column).data)
         self._rows += len(next(iter(columns.values())))
 
@@ -118,7 +134,7 @@ class _NpzWriter:
                     header = {
                         "descr": np.lib.format.dtype_to_descr(self._dtypes[name]),
                         "fortran_order": False,
-                        "shape": (self._rows,),
+                        "shape": (self._rows, *self._inner[name]),
                     }
                     file.seek(0)
                     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:

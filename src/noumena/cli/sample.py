@@ -6,9 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from noumena.cli.data_verbs import AsJson, Device, Output, Source, named_columns
+from noumena.cli.data_verbs import AsJson, Device, Output, Source, named_columns, names_within
 
 _CHUNK = 65536
+# Of modalities with thousands of columns fewer rows at a time.
+_MOST_NUMBERS = 1 << 24
 
 
 def register(app: typer.Typer) -> None:
@@ -32,12 +34,14 @@ def sample(
 
     model = load(source, device=device)
     generator = torch.Generator(device).manual_seed(seed)
+    width = sum(modality.size for modality in getattr(model, "modalities", ()))
+    chunk = max(1, min(_CHUNK, _MOST_NUMBERS // max(1, width)))
 
     def chunks() -> Iterator[dict[str, Any]]:
-        for start in range(0, n, _CHUNK):
-            yield named_columns(model, model.sample(min(_CHUNK, n - start), generator).cpu().numpy())
+        for start in range(0, n, chunk):
+            yield named_columns(model, model.sample(min(chunk, n - start), generator))
 
-    write_columns(chunks(), output, to_stdout=not as_json)
+    write_columns(chunks(), output, to_stdout=not as_json, names=names_within(model))
     if as_json:
         typer.echo(json.dumps({"rows": n, "seed": seed, "output": None if output is None else str(output)}))
     elif output is not None:

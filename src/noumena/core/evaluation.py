@@ -48,8 +48,10 @@ class Evaluation:
     Attributes:
         metrics: plain numbers by name, JSON-able, for scripts and comparisons.
         tables, pictures: for people.
+        files: further files by name, written beside the pictures: what other programs open.
     """
 
     metrics: Mapping[str, float]
     tables: Sequence[Table] = field(default_factory=tuple)
     pictures: Sequence[Picture] = field(default_factory=tuple)
+    files: Mapping[str, bytes] = field(default_factory=dict[str, bytes])

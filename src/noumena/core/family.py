@@ -1,7 +1,7 @@
 """What a family of models tells the rest of the library about itself, without importing torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,9 @@ class Family:
         stream: function that reads a file of any size in chunks, laid out as a trained model expects.
         evaluate: function that evaluates a trained model on ``Splits`` and returns an
             :class:`~noumena.core.data.Evaluation`; its extra keywords are the ``evaluate`` section.
+        exports: ending of a file to the function that makes its content, called as ``function(model, inputs, targets,
+            std=...)``.
+        importers: name of an original code to the function that makes a model from one of its files.
         demo: the recipe ``noumena demo`` trains and its overrides; empty if the family takes no part.
     """
 
@@ -26,4 +29,6 @@ class Family:
     data: Mapping[str, str]
     stream: str
     evaluate: str
+    exports: Mapping[str, str] = field(default_factory=dict[str, str])
+    importers: Mapping[str, str] = field(default_factory=dict[str, str])
     demo: tuple[str, ...] = ()

@@ -44,7 +44,7 @@ class LatentModel(nn.Module):
         """``data`` (arrays, a path or the family's dataset) as the family's dataset."""
         raise NotImplementedError
 
-    def _infer_sizes(self, dataset: Dataset) -> Mapping[str, int]:
+    def _infer_sizes(self, dataset: Dataset) -> Mapping[str, Any]:
         """A value for each of ``sizes_from_data``."""
         raise NotImplementedError
 
@@ -55,8 +55,15 @@ class LatentModel(nn.Module):
     def _fit_preprocessing(self, dataset: Dataset) -> None:
         """Take the statistics of the training data that the model's preprocessing needs."""
 
-    def after_fit(self, val: Dataset | None) -> None:
-        """Finish after training, on the restored best weights (thresholds, calibration)."""
+    def for_training(self, dataset: Dataset) -> Dataset:
+        """The dataset in the form that :meth:`loss` takes least time for; called once, after :meth:`prepare`.
+
+        A model whose preprocessing no training step changes computes it here instead of in every batch.
+        """
+        return dataset
+
+    def after_fit(self, train: Dataset, val: Dataset | None) -> None:
+        """Finish after training, on the restored best weights (thresholds, calibration, latent distribution)."""
 
     def encode(self, batch: Any) -> DiagonalGaussian:
         """The posterior over latents of each sample."""

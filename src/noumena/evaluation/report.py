@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from noumena.core.errors import ArtifactError
 from noumena.core.evaluation import Evaluation, Picture, Table
 from noumena.evaluation.curves import training_curves
 from noumena.files import replacing, write_text
@@ -96,24 +97,32 @@ def write_report(
 
 
 def save_figures(folder: str | Path, evaluation: Evaluation, history: History) -> list[Path]:
-    """Write the training curves and every picture of the evaluation as ``<name>.png``.
+    """Write the training curves and every picture of the evaluation as ``<name>.png``, and its further files.
 
     Args:
         folder: made when missing.
         evaluation, history: of the run.
 
     Returns:
-        The files, curves first.
+        The files: curves, pictures, others.
 
     Raises:
-        ArtifactError: a file cannot be written.
+        ArtifactError: a file cannot be written, or a name is none of a file in the folder.
     """
+    for name in evaluation.files:
+        if name in ("", ".", "..") or any(mark in name for mark in "/\\:\0"):
+            raise ArtifactError(f"cannot write {name!r}: a file beside the pictures has a plain name. Rename it.")
     curves = training_curves(history)
     written = []
     for picture in [*([] if curves is None else [curves]), *evaluation.pictures]:
         path = Path(folder) / f"{picture.name}.png"
         with replacing(path) as beside:
             beside.write_bytes(_png(picture))
+        written.append(path)
+    for name, content in evaluation.files.items():
+        path = Path(folder) / name
+        with replacing(path) as beside:
+            beside.write_bytes(content)
         written.append(path)
     return written
 

@@ -77,7 +77,8 @@ def fit(
     datasets = _datasets(model, train, val, test)
     model.prepare(datasets[0], seed=settings.seed)
     module = TrainingModule(model.train(), settings)
-    data = DataModule(*datasets, batch_size=settings.batch_size, seed=settings.seed)
+    prepared = (None if part is None else model.for_training(part) for part in datasets[1:])
+    data = DataModule(model.for_training(datasets[0]), *prepared, batch_size=settings.batch_size, seed=settings.seed)
     recorder = Recorder(settings, None if folder is None else folder / "metrics.csv")
     callbacks: list[pl.Callback] = [recorder]
     if folder is not None:
@@ -92,7 +93,7 @@ def fit(
             # Also after a divergence or an interruption the model is left usable.
             restore_best(model, recorder)
             model.eval()
-        model.after_fit(datasets[1])
+        model.after_fit(datasets[0], datasets[1])
         recorder.history.is_main = trainer.is_global_zero
         if folder is not None and trainer.is_global_zero:
             model.save(folder / "model", overwrite=True)
@@ -106,11 +107,12 @@ def _datasets(model: LatentModel, *parts: Any) -> tuple[Dataset, Dataset | None,
     if val is None and test is not None:
         raise DataError("fit got test data without validation data; pass val as well, it chooses the weights.")
     for name, part in (("val", val), ("test", test)):
-        if part is not None and list(part.schema.get("columns", [])) != list(train.schema.get("columns", [])):
-            raise DataError(
-                f"{name} has the columns {part.schema.get('columns')}, train has {train.schema.get('columns')}. "
-                "Give the same columns in the same order."
-            )
+        for entry in ("columns", "modalities"):
+            found, expected = (list(data.schema.get(entry, [])) for data in (part or train, train))
+            if found != expected:
+                raise DataError(
+                    f"{name} has the {entry} {found}, train has {expected}. Give the same {entry} in the same order."
+                )
     return train, val, test
 
 

@@ -1,0 +1,57 @@
+"""``noumena import``: models of other codes as model folders of this library."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from noumena.cli.data_verbs import AsJson
+
+_verbs = typer.Typer(no_args_is_help=True, help="Take over models that other codes have trained.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of verbs."""
+    app.add_typer(_verbs, name="import")
+
+
+@_verbs.command(name="prosoro", no_args_is_help=True)
+def prosoro(
+    weights: Annotated[
+        Path, typer.Argument(metavar="WEIGHTS", help="A file mvae_<type>_<alpha>_<zeta>_<gamma>_<z_dim>.pth.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model folder to make.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with mu.npy, std.npy and the template's surface; that of WEIGHTS by default."),
+    ] = None,
+    names: Annotated[
+        tuple[str, str, str], typer.Option(help="Names of the modalities, in the order of the weights.")
+    ] = ("pose", "force", "shape"),
+    recon_pred_scale: Annotated[float | None, typer.Option(help="Alpha, in place of the name's.")] = None,
+    z_coeff: Annotated[float | None, typer.Option(help="Zeta, in place of the name's.")] = None,
+    kl_coeff: Annotated[float | None, typer.Option(help="Gamma, in place of the name's.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing folder.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Weights of the original ProSoRo code as a model folder that computes the same."""
+    from noumena.registry import family, resolve
+
+    model = resolve(family("multimodal").importers["prosoro"])(
+        weights, data=data, names=names, recon_pred_scale=recon_pred_scale, z_coeff=z_coeff, kl_coeff=kl_coeff
+    )
+    model.save(output, overwrite=overwrite)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    facts = {
+        "sizes": model.sizes,
+        "z_dim": model.z_dim,
+        "parameters": parameters,
+        "physical_units": any(unit for modality in model.modalities for unit in modality.units),
+        "output": str(output),
+    }
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        sizes = ", ".join(f"{name} ({size})" for name, size in model.sizes.items())
+        typer.echo(f"{sizes}, latent {model.z_dim}, {parameters:,} parameters -> {output}")
