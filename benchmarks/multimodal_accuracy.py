@@ -150,8 +150,8 @@ def polynomial(train: Observations, val: Observations, test: Observations, epoch
     return {"seconds": seconds, **summary(errors(truth, fitted.predict(test["pose"])), extreme(train, test))}
 
 
-SYMMETRIC = {"symmetry": "C24v", "source_weights": {"pose": 5.0}, "joint_share": 0.4}
-PLAIN = {"source_weights": {"pose": 5.0}, "joint_share": 0.4}
+PLAIN = {"source_weights": {"pose": 4.0, "shape": 1.5}}
+SYMMETRIC = {**PLAIN, "symmetry": "C24v"}
 METHODS: dict[str, Callable[..., dict[str, Any]]] = {
     "mvae": latent(SYMMETRIC, FIT),
     "mvae, 30 % of the entries missing": latent(SYMMETRIC, FIT, 0.3),
@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--folds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--epochs", type=int, default=900)
+    parser.add_argument("--epochs", type=int, default=850)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args(arguments)

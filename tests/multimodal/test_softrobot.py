@@ -612,3 +612,21 @@ def test_the_settings_and_the_command_line_are_there_without_the_finite_elements
     code = "import sys, noumena.cli.main, noumena.multimodal.softrobot; print('skfem' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_generated_folders_open_as_they_are(tmp_path):
+    from noumena.multimodal.data import open_arrays
+
+    out = tmp_path / "made"
+    mesh = ["--turns", "8", "--layers", "1", "--levels", "2"]
+    assert run(out, "--paths", "4", *mesh, "--targets", "1", "--workers", "1").returncode == 0
+    splits = open_arrays(str(out))
+    assert {m.name: m.kind for m in splits.train.modalities} == {
+        "pose": "pose",
+        "force": "wrench",
+        "shape": "displacement",
+    }
+    assert splits.train.modalities[2].units[0] == "mm"
+    assert "energy" in splits.train.side
+    assert len(splits.train.surface.nodes) * 3 == splits.train.sizes["shape"]
+    assert not set(splits.train.groups.tolist()) & set(splits.test.groups.tolist())

@@ -84,7 +84,7 @@ class MVAE(LatentModel):
         alignment: float = 1.0,
         balance: bool = True,
         source_weights: Mapping[str, float] | None = None,
-        joint_share: float = 0.25,
+        joint_share: float = 0.5,
         cvib_weight: float = 0.9,
         recon_pred_scale: float = 1.0,
         z_coeff: float = 1.0,
@@ -437,7 +437,7 @@ class MVAE(LatentModel):
 
     def _aligned_loss(self, features: Sequence[Tensor], noise: Noise, beta_scale: float) -> LossTerms:
         everywhere = torch.ones(len(features[0]), len(features), dtype=torch.bool, device=features[0].device)
-        posteriors = [posterior for _, posterior in self._experts(features, everywhere)]
+        posteriors = [expert.posterior for expert in self._experts(features, everywhere)]
         noises = [noise.normal_like(posteriors[0].mean) for _ in range(2 * len(posteriors) - 1)]
         total, parts = aligned_objective(
             features,

@@ -15,8 +15,11 @@ from noumena.multimodal.networks import Expert, kl_between, squared_wasserstein
 
 Fusion = Literal["poe", "moe", "mopoe", "mvtcae", "align"]
 
-# A squared error below e^-16 of the features' variance counts no further: by then it is rounding.
+# A squared error below e^-16 of the features' variance counts no further: by then it is rounding. Of a modality that
+# was observed 1 % of the spread is close enough: what is to be learnt are the others, and a code that must give back
+# one modality to the last digit can heed no other one beside it.
 _LEAST_LOG_NOISE = -16.0
+_LEAST_LOG_NOISE_OF_OBSERVED = -9.0
 # The noise scales fall by many orders of magnitude while the weights move little: their steps are longer.
 _NOISE_GAIN = 10.0
 
@@ -101,18 +104,27 @@ def usable(wanted: Tensor, present: Tensor) -> Tensor:
 class ErrorScales(nn.Module):
     """Learned standard deviations of the decoding errors, one per source and target.
 
-    A source is a single modality, or several together: pose tells the shape better than force does, and a shared
-    scale would let the worse pair drown the better one (one scale per target is the σ-VAE of Rybkin et al. 2021).
+    A source is a single modality, or several together, of which the target may be one or not. Pose tells the shape
+    better than force does, and a shared scale would let the worse pair drown the better one (one scale per target is
+    the σ-VAE of Rybkin et al. 2021).
     """
 
     def __init__(self, modalities: int) -> None:
         super().__init__()
-        self.raw = nn.Parameter(torch.zeros(modalities + 1, modalities))
+        self.raw = nn.Parameter(torch.zeros(modalities + 2, modalities))
 
     @property
     def log_variance(self) -> Tensor:
-        """Shape (modalities + 1, modalities): sources, the last one for several together, by targets."""
-        return _LEAST_LOG_NOISE + softplus(_NOISE_GAIN * self.raw - _LEAST_LOG_NOISE)
+        """Shape (modalities + 2, modalities): by source and target.
+
+        The last two sources are several modalities together, the target among them and not.
+        """
+        count = self.raw.shape[1]
+        own = torch.zeros_like(self.raw)
+        own[:count].fill_diagonal_(1.0)
+        own[count] = 1.0
+        least = _LEAST_LOG_NOISE + (_LEAST_LOG_NOISE_OF_OBSERVED - _LEAST_LOG_NOISE) * own
+        return least + softplus(_NOISE_GAIN * self.raw - least)
 
     def negative_log_likelihood(self, errors: Tensor, observed: Tensor) -> Tensor:
         """Of each target, per feature, without the constant log(2 pi) / 2.
@@ -124,9 +136,11 @@ class ErrorScales(nn.Module):
         Returns:
             Nats per feature, shape (batch, modalities).
         """
-        single = observed.sum(1) == 1
-        source = torch.where(single, observed.long().argmax(1), observed.shape[1])
-        log_variance = self.log_variance[source]
+        count = observed.shape[1]
+        several = torch.where(observed, count, count + 1)
+        single = observed.long().argmax(1, keepdim=True)
+        source = torch.where(observed.sum(1, keepdim=True) == 1, single, several)
+        log_variance = self.log_variance.gather(0, source)
         return 0.5 * (errors * torch.exp(-log_variance) + log_variance)
 
 

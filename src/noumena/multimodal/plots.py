@@ -169,6 +169,8 @@ def errors_by_distance(
         limit: distance beyond which rows are called far.
         reference: name of the modality that the distance is taken in.
     """
+    from matplotlib.ticker import LogFormatter
+
     with style():
         figure, axes = _grid(len(errors), columns=3, panel_height=2.3)
         for axis, (label, (rows, error)) in zip(axes, errors.items(), strict=True):
@@ -181,6 +183,9 @@ def errors_by_distance(
             axis.plot(*np.array(middles).T, color=CYCLE[1], marker="o", markersize=3, label="median of a tenth")
             axis.axvline(limit, color=INK, linewidth=0.9, linestyle="--", label="far rows begin")
             axis.set_yscale("log")
+            # Plain numbers; the usual labels of the smaller ticks are formulas, which the style leaves as they are.
+            axis.yaxis.set_major_formatter(LogFormatter())
+            axis.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
             axis.set_title(short(label, 34))
         figure.supxlabel(f"distance of the row's {reference} from the training centre", fontsize=9)
         figure.supylabel("error of the row", fontsize=9)
