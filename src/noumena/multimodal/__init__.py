@@ -14,4 +14,5 @@ FAMILY = Family(
     evaluate="noumena.multimodal.evaluate:evaluate",
     exports={"onnx": "noumena.multimodal.export:to_onnx"},
     importers={"prosoro": "noumena.multimodal.importing:import_prosoro"},
+    demo=("multimodal/softrobot-symmetric", "fit.max_epochs=150", "evaluate.baselines=[poly]"),
 )

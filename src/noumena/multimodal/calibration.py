@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 # Half-width of the central 90 % interval of a normal distribution, in standard deviations.
 NINETY_PERCENT = 1.6448536269514722
+MOST_DISTANCE = 3.0
+"""Beyond this distance deviations grow no further: nothing was seen there that would say how."""
+
 _LEAST_ROWS = 8
 
 
@@ -80,5 +83,5 @@ class Calibration(nn.Module):
             modality, part: the modality and its columns.
             z: posterior means, shape (rows, latent).
         """
-        growth = torch.exp(self.slope[subset, modality] * self.distance(z).clamp(max=3.0))
+        growth = torch.exp(self.slope[subset, modality] * self.distance(z).clamp(max=MOST_DISTANCE))
         return self.scale[subset, part] * growth[:, None]

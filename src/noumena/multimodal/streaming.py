@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from noumena.core.errors import ConfigError, DataError, NotSupportedError
+from noumena.multimodal.calibration import MOST_DISTANCE
 from noumena.multimodal.compiled import Perceptron, Vector, compiled, exact
 from noumena.multimodal.frontend import FrontEnd
 from noumena.multimodal.model import _REST_TOLERANCE, MVAE
@@ -18,7 +19,6 @@ from noumena.multimodal.objective import subset_index
 _LARGEST_EXPONENT = np.full(1, 80.0, np.float32)
 _RANGE = np.full(1, math.exp(_GREATEST_LOG_VAR - _LEAST_LOG_VAR), np.float32)
 _ONE = np.ones(1, np.float32)
-_MOST_DISTANCE = 3.0
 
 
 class Streamer:
@@ -285,7 +285,7 @@ class _Errors:
 
     def __call__(self, z: Vector) -> dict[str, Vector]:
         standard = (z - self._centre) / self._width
-        distance = min(math.sqrt(standard.dot(standard) / len(z)) - 1.0, _MOST_DISTANCE)
+        distance = min(math.sqrt(standard.dot(standard) / len(z)) - 1.0, MOST_DISTANCE)
         return {name: scale * np.float32(math.exp(slope * distance)) for name, (slope, scale) in self._targets.items()}
 
 
