@@ -2,6 +2,7 @@
 physics.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -32,6 +33,8 @@ from noumena.multimodal.primitives import (
     swept_surfaces,
 )
 from noumena.multimodal.tables import BASELINES, column_tables, direction_table, error_tables
+
+log = logging.getLogger("noumena")
 
 Baseline = Literal["poly", "mlp", "pca_mlp"]
 
@@ -106,7 +109,10 @@ def evaluate(
     )
     rows = rows.to("cpu")
     measured = [one for sources in _sources(model.names) for one in _measure(model, rows, sources)]
-    fitted = {name: _baseline(name, model, splits, rows, baseline_steps, seed) for name in dict.fromkeys(baselines)}
+    fitted: dict[str, dict[str, Measured]] = {}
+    for name in dict.fromkeys(baselines):
+        log.info("evaluation: fitting the baseline %s", BASELINES[name])
+        fitted[name] = _baseline(name, model, splits, rows, baseline_steps, seed)
     far = _far(model, rows, worst)
     hard = _hard(fitted, measured, worst)
     quality = latent_quality(model, rows)
