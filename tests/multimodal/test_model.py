@@ -264,6 +264,21 @@ def test_training_goes_on_from_a_saved_model(tmp_path):
     assert histories[0]["train_loss"] == pytest.approx(histories[1]["train_loss"], rel=1e-6)
 
 
+def test_it_trains_under_any_lightning_trainer():
+    import pytorch_lightning as pl
+
+    from noumena.training import DataModule, FitSettings, TrainingModule
+
+    train, val = observations(200, missing=0.2), observations(60, seed=1)
+    model = MVAE(**SMALL, symmetry="C8v")
+    model.prepare(train, seed=0)
+    before = model.loss(val.whole(), noise=Noise(0)).total.item()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = pl.Trainer(max_epochs=3, enable_model_summary=False, **quiet)
+    trainer.fit(TrainingModule(model, FitSettings(lr=5e-3)), datamodule=DataModule(train, val, batch_size=64))
+    assert model.eval().loss(val.whole(), noise=Noise(0)).total.item() < before
+
+
 def test_missing_entries_in_training_cost_little(held_out):
     model = MVAE(**SMALL)
     model.fit(observations(800, missing=0.3), observations(200, seed=2, missing=0.3), **QUICK | {"max_epochs": 60})
