@@ -100,6 +100,7 @@ def latent(options: Mapping[str, Any], fit: Mapping[str, Any], missing: float = 
     """A multimodal VAE, measured in all directions."""
 
     def run(train: Observations, val: Observations, test: Observations, epochs: int) -> dict[str, Any]:
+        far = extreme(train, test)
         if missing:
             train, val = with_missing(train, missing, 0), with_missing(val, missing, 1)
         model = MVAE(**options)
@@ -109,7 +110,7 @@ def latent(options: Mapping[str, Any], fit: Mapping[str, Any], missing: float = 
         truth = {name: test[name].numpy() for name in NAMES}
         found = model.infer(test, NAMES, observed=["pose"])
         result: dict[str, Any] = {"seconds": seconds}
-        result |= summary(errors(truth, {name: found[name].mean for name in NAMES}), extreme(train, test))
+        result |= summary(errors(truth, {name: found[name].mean for name in NAMES}), far)
         sources = [["pose"], ["force"], ["shape"], ["pose", "force"], ["pose", "shape"], ["force", "shape"]]
         for source, target in product(sources, NAMES):
             one = model.infer(test, [target], observed=source)[target]
@@ -186,11 +187,18 @@ def table(folder: Path) -> None:
         for method in (name for name in METHODS if name in stored):
             cells = " | ".join(cell(method, f"{what}_{column}") for column in columns)
             print(f"| {method} | {len(stored[method])} | {cell(method, 'seconds', 0)} | {cells} |")
-    for what, digits in (("r2", 5), ("coverage", 3), ("rmse", 4)):
-        methods = [name for name in METHODS if name in stored and f"{what} force->pose" in stored[name][0]]
-        print(f"\n{what}\n\n| direction | {' | '.join(methods)} |\n|{'---|' * (len(methods) + 1)}")
-        for key in (key for key in stored[methods[0]][0] if key.startswith(f"{what} ")) if methods else ():
-            print(f"| {key.removeprefix(what)} | {' | '.join(cell(name, key, digits) for name in methods)} |")
+    directions(stored, cell)
+
+
+def directions(stored: Mapping[str, Sequence[Mapping[str, Any]]], cell: Callable[..., str]) -> None:
+    """Print what was inferred from what, for the first method and the original objective."""
+    columns = [("mvae", "rmse", 4), ("mvae", "r2", 5), ("mvae", "coverage", 3), ("original objective", "r2", 5)]
+    columns = [entry for entry in columns if entry[0] in stored]
+    print(f"\n| direction | {' | '.join(f'{method}: {what}' for method, what, _ in columns)} |")
+    print("|---" * (len(columns) + 1) + "|")
+    for key in (key.removeprefix("r2 ") for key in stored["mvae"][0] if key.startswith("r2 ")):
+        cells = (cell(method, f"{what} {key}", digits) for method, what, digits in columns)
+        print(f"| {key} | {' | '.join(cells)} |")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

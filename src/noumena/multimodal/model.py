@@ -55,7 +55,7 @@ class MVAE(LatentModel):
     modalities, most often a single one, and every modality m it has is decoded from that code:
 
     .. math:: \mathcal{L} = \mathbb{E}_S \Big[ -\sum_m w_m \log \mathcal{N}(x_m \mid d_m(z), \sigma_{S,m}^2)
-        + \beta\, \mathrm{KL}(q_S \| \mathcal{N}(0, I)) \Big] + \lambda \sum_m W_2^2(q_m, q_{all}) / M,
+        + \beta\, \mathrm{KL}(q_S \| \mathcal{N}(0, I)) \Big] + \lambda \sum_{m \in S} W_2^2(q_m, q_S) / M,
         \qquad z \sim q_S
 
     so that all ordered pairs are trained (cross-reconstruction from single modalities is what coordination alone
