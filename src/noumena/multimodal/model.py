@@ -52,7 +52,7 @@ class MVAE(LatentModel):
 
     Every modality has an encoder to a Gaussian over the shared latents and a decoder from them. The posterior of
     several observed modalities is the product of theirs. In training each row is encoded from a subset S of its
-    modalities, most often a single one, and every modality m it has is decoded from that code:
+    modalities, half of the time a single one, and every modality m it has is decoded from that code:
 
     .. math:: \mathcal{L} = \mathbb{E}_S \Big[ -\sum_m w_m \log \mathcal{N}(x_m \mid d_m(z), \sigma_{S,m}^2)
         + \beta\, \mathrm{KL}(q_S \| \mathcal{N}(0, I)) \Big] + \lambda \sum_{m \in S} W_2^2(q_m, q_S) / M,
