@@ -158,8 +158,8 @@ METHODS: dict[str, Callable[..., dict[str, Any]]] = {
     "mvae, 30 % of the entries missing": latent(SYMMETRIC, FIT, 0.3),
     "mvae, no symmetry": latent(PLAIN, FIT),
     "mvae, zero at rest": latent({**SYMMETRIC, "zero_at_rest": True}, FIT),
-    "regression": regression(None, 12000),
-    "regression with symmetry": regression("C24v", 12000),
+    "regression": regression(None, 24000),
+    "regression with symmetry": regression("C24v", 24000),
     "polynomial ridge": polynomial,
     "original objective": latent(ORIGINAL, {"batch_size": 128, "lr": 1e-3, "lr_schedule": "cosine"}),
 }
