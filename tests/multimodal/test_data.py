@@ -181,7 +181,7 @@ def test_points_of_three_numbers_are_displacements_of_a_mesh_of_as_many(inside):
     assert torch.equal(found.surface.triangles, torch.from_numpy(triangles))
     assert open_arrays(str(path), mesh="other.npz", **WHOLE).train.surface.triangles.tolist() == [[0, 1, 2], [0, 2, 3]]
     inner = write(inside, "h5", {**data, "mesh_nodes": nodes, "mesh_triangles": triangles})
-    assert open_arrays(inner, **WHOLE).train.surface is not None
+    assert torch.equal(open_arrays(inner, **WHOLE).train.surface.nodes, torch.from_numpy(nodes).float())
     assert open_arrays(inner, modalities=["pose"], kinds={"shape": "displacement"}, **WHOLE).train.names == ("pose",)
     np.savez("small.npz", nodes=nodes[:3])
     refused(["3 points"], path, mesh="small.npz")

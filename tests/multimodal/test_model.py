@@ -200,6 +200,16 @@ def test_every_parameter_receives_a_gradient(fusion):
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_share_of_one_row_gives_every_parameter_a_gradient_to_exchange(fusion, seed):
+    model = prepared(fusion=fusion).train()
+    model.loss(observations(1).whole(), noise=Noise(seed)).total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.isfinite().all()), name
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_each_objective_learns_and_survives_saving(fusion, tmp_path, held_out):
     model = MVAE(**SMALL, fusion=fusion, **({"kl_coeff": 0.01} if fusion == "align" else {}))
     history = model.fit(observations(400), observations(100, seed=1), **QUICK)

@@ -79,8 +79,9 @@ def test_the_template_is_read_however_it_is_written(folder, separator, index, fi
 def test_a_template_elsewhere_is_named(folder, inside):
     (inside / "templates").mkdir()
     template(inside / "templates")
-    assert open_prosoro(str(folder), mesh="templates").train.surface is not None
-    assert open_prosoro(str(folder), mesh="../templates").train.surface is not None
+    for place in ("templates", "../templates"):
+        found = open_prosoro(str(folder), mesh=place).train.surface
+        np.testing.assert_array_equal(found.nodes.numpy(), surface()[0])
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,10 @@ class FrontEnd(nn.Module):
 
 def _moment(rows: Tensor, block: int = 8192) -> Tensor:
     """Mean of the outer products of rows with themselves, shape (columns, columns)."""
-    return sum((part.T @ part for part in rows.split(block)), torch.zeros(())) / len(rows)  # type: ignore[return-value]
+    total = rows.new_zeros(rows.shape[1], rows.shape[1])
+    for part in rows.split(block):
+        total += part.T @ part
+    return total / len(rows)
 
 
 def resolve_components(sizes: Mapping[str, int], components: int | Mapping[str, int] | None) -> dict[str, int | None]:

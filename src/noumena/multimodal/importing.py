@@ -2,11 +2,11 @@
 
 import hashlib
 import logging
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -120,7 +120,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise ArtifactError(f"{path}: there is no such file. Check the path.")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError) as error:
+    except (UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError) as error:
         first = str(error).partition("\n")[0]
         raise ArtifactError(f"{path}: is no file of weights alone, or damaged: {first}") from error
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):

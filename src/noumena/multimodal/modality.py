@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 import numpy as np
 import torch
@@ -72,7 +72,7 @@ class Modality:
                 raise ConfigError(f"modality '{name}': {len(entries)} {what} for {size} numbers. Give one for each.")
         if len(set(names)) < size:
             raise ConfigError(f"modality '{name}': column names must differ, found {list(names)[:20]}.")
-        return cls(name, names, units, kind)  # type: ignore[arg-type]
+        return cls(name, names, units, cast("Kind", kind))
 
     @property
     def size(self) -> int:

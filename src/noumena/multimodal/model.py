@@ -150,7 +150,8 @@ class MVAE(LatentModel):
         self.zero_at_rest = zero_at_rest
         self.mixture = mixture
         check_options(self.hyperparameters())
-        self._modalities: tuple[Modality, ...] | None = None
+        self._modalities: tuple[Modality, ...] = ()
+        self._read_entries: Any = None  # what they were read from
         self.images: Images | None = None
         if self.is_built:
             self._build()
@@ -163,10 +164,14 @@ class MVAE(LatentModel):
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the modalities."""
-        return tuple(self._known_sizes)
+        return tuple(self._known_sizes())
 
-    @property
     def _known_sizes(self) -> dict[str, int]:
+        """The sizes.
+
+        Raises:
+            NotSupportedError: they are not known yet, so there are no weights either.
+        """
         if self.sizes is None:
             raise NotSupportedError("the model has no weights yet: call fit(data), or load a saved one.")
         return self.sizes
@@ -174,11 +179,13 @@ class MVAE(LatentModel):
     @property
     def modalities(self) -> tuple[Modality, ...]:
         """Names, units and kinds, as in the training data."""
-        if self._modalities is None or [m.to_json() for m in self._modalities] != self.schema.get("modalities"):
-            entries = self.schema.get("modalities")
-            if entries is None:
-                return tuple(Modality.of_size(name, size) for name, size in self._known_sizes.items())
+        entries = self.schema.get("modalities")
+        if entries is None:
+            return tuple(Modality.of_size(name, size) for name, size in self._known_sizes().items())
+        # Thousands of columns are named once for each schema, not at every call.
+        if entries is not self._read_entries:
             self._modalities = tuple(Modality.from_json(entry) for entry in entries)
+            self._read_entries = entries
         return self._modalities
 
     @property
@@ -192,7 +199,7 @@ class MVAE(LatentModel):
     surface_triangles: Tensor
 
     def _build(self) -> None:
-        sizes = self._known_sizes
+        sizes = self._known_sizes()
         check_names(self.hyperparameters(), sizes)
         self.slices = slices(sizes)
         components = resolve_components(sizes, self.components)
@@ -253,7 +260,6 @@ class MVAE(LatentModel):
             there = data.values if data.present is None else data.values[data.present[:, number]]
             action = None if group is None else Action(group, modality.kind, nodes)
             front.fit(there[:, self.slices[modality.name]].to("cpu"), action, 1 if group is None else group.order)
-        self._modalities = data.modalities
 
     def _check_data(self, data: Observations) -> None:
         if self.fusion == "align" and data.present is not None:
@@ -313,11 +319,15 @@ class MVAE(LatentModel):
         return [front(values[:, part]) for front, part in zip(self._fronts, self.slices.values(), strict=True)]
 
     def _experts(self, features: Sequence[Tensor], observed: Tensor) -> list[Expert]:
-        """The posterior of each modality for the rows in which it is observed; encoders see no other rows."""
+        """The posterior of each modality for the rows in which it is observed; encoders see no other rows.
+
+        In training an encoder without rows runs all the same, on none: processes that share a minibatch exchange the
+        gradients of all weights, whatever their own rows were.
+        """
         found: list[Expert] = []
         for number, (x, front, encoder) in enumerate(zip(features, self._fronts, self.encoders, strict=True)):
             rows = observed[:, number].nonzero().flatten()
-            if len(rows):
+            if len(rows) or self.training:
                 found.append(Expert(rows, encoder(front.encoder_input(x if len(rows) == len(x) else x[rows]))))
         return found
 
@@ -493,7 +503,7 @@ class MVAE(LatentModel):
         """
         if n < 0:
             raise ConfigError(f"n: expected a number of states of at least 0, got {n}.")
-        self._known_sizes  # noqa: B018 - refuses a model without weights
+        self._known_sizes()
         return self.decode(self.latents.sample(n, generator))
 
     @torch.inference_mode()
@@ -564,11 +574,11 @@ class MVAE(LatentModel):
         if isinstance(data, FeatureBatch):
             return data
         if isinstance(data, Batch):
-            width = sum(self._known_sizes.values())
+            width = sum(self._known_sizes().values())
             if data.values.ndim != 2 or data.values.shape[1] != width:
                 raise DataError(f"expected rows of {width} numbers, found shape {tuple(data.values.shape)}.")
             return data if data.values.device == self.device else data.to(self.device)
-        self._known_sizes  # noqa: B018 - refuses a model without weights
+        self._known_sizes()
         return as_observations(data, self.modalities).whole().to(self.device)
 
 

@@ -147,7 +147,7 @@ def latent_map(codes: np.ndarray, shares: np.ndarray, values: np.ndarray, modali
             dots = axis.scatter(*codes[some].T, c=values[some, i], vmin=low, vmax=high, **look)
             axis.set_title(f"{short(modality.columns[i], 16)}{_in(modality.units[i])}")
             axis.set_aspect("equal", adjustable="datalim")
-            axis.figure.colorbar(dots, ax=axis, extend="both", shrink=0.85).outline.set_visible(False)  # type: ignore[operator]
+            _without_frame(axis.figure.colorbar(dots, ax=axis, extend="both", shrink=0.85))
         figure.supxlabel(f"principal axis 0 ({100 * shares[0]:.0f} % of the variance)", fontsize=9)
         figure.supylabel(f"principal axis 1 ({100 * shares[1]:.0f} %)", fontsize=9)
     caption = (
@@ -279,8 +279,12 @@ def _range(middle: np.ndarray, half: np.ndarray, i: int) -> tuple[float, float]:
 
 
 def _bar(figure: "Figure", drawn: Any, axes: Any, label: str, shrink: float = 0.7) -> None:
-    bar = figure.colorbar(drawn, ax=axes.ravel().tolist(), label=label, location="bottom", shrink=shrink, aspect=40)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    where = axes.ravel().tolist()
+    _without_frame(figure.colorbar(drawn, ax=where, label=label, location="bottom", shrink=shrink, aspect=40))
+
+
+def _without_frame(bar: Any) -> None:
+    bar.outline.set_visible(False)
 
 
 def _grid(
