@@ -146,7 +146,7 @@ def write_run_report(
         history=history,
         evaluation=evaluation,
         config=config.to_yaml(),
-        model_summary={"model": config.model_name, "parameters": parameters, **model.hyperparameters()},
+        model_summary={"model": config.model_name, "parameters": parameters, **model.summary()},
         timings=timings,
         versions={
             "noumena": noumena.__version__,
@@ -237,7 +237,20 @@ def bare_config(model: str, schema: Mapping[str, Any], overrides: Sequence[str])
 
 
 # The keys of a configuration that hold a path; the value of any other may happen to be the name of a file.
-_PATH_KEYS = ("path", "ood", "mesh")
+_PATH_KEYS = ("path", "ood", "mesh", "topology")
+
+
+def _absolute(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    path = Path(value).expanduser()
+    if path.exists():
+        return str(path.resolve())
+    if "," in value:  # several files
+        return ",".join(_absolute(part.strip()) for part in value.split(","))
+    if any(mark in value for mark in "*?["):  # a pattern
+        return str(Path.cwd() / path)
+    return value
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -247,8 +260,10 @@ def with_absolute_paths(config: Config) -> Config:
         found = dict(section)
         for key in _PATH_KEYS:
             value = section.get(key)
-            if isinstance(value, str) and (path := Path(value).expanduser()).exists():
-                found[key] = str(path.resolve())
+            if isinstance(value, list):
+                found[key] = [_absolute(entry) for entry in value]
+            elif value is not None:
+                found[key] = _absolute(value)
         return found
 
     return replace(config, data=absolute(config.data), evaluate=absolute(config.evaluate))

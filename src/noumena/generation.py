@@ -13,14 +13,15 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, cast
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from noumena.core.errors import ArtifactError, ConfigError, NoumenaError
 from noumena.files import cannot_write, clear_leftovers, replacing, write_text
 
 Job = Callable[[int], Mapping[str, np.ndarray]]
+Link = Callable[[int, Mapping[str, np.ndarray] | None], Mapping[str, np.ndarray]]
 
 _METADATA = "metadata.json"
 _PARTS = ".parts"
@@ -54,11 +56,12 @@ class Generated:
 
 def generate(
     folder: str | Path,
-    job: Job,
+    job: Job | Link,
     count: int,
     *,
     settings: Mapping[str, Any],
     describe: Callable[[Mapping[str, int]], Mapping[str, Any]],
+    chain: int | None = None,
     archives: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -75,6 +78,8 @@ def generate(
         count: how many jobs.
         settings: everything else the jobs depend on, JSON-able. Results of other settings are never mixed.
         describe: makes the metadata from ``rows`` and the sums of the counts.
+        chain: jobs come in chains of this many, such as the pieces of one long simulation: each but the first of a
+            chain takes what the one before gave, as ``job(number, before)``; the first takes ``None``.
         archives: ``.npz`` files to write as they are, by name.
         workers: processes, each with one thread.
         progress: called with the number of finished jobs and ``count``, first with those found finished.
@@ -84,8 +89,8 @@ def generate(
         ArtifactError: ``folder`` holds something else, or results of other settings, or cannot be written.
         NoumenaError: a worker process was killed.
     """
-    for name, value in (("count", count), ("workers", workers)):
-        if value < 1:
+    for name, value in (("count", count), ("workers", workers), ("chain", chain)):
+        if value is not None and value < 1:
             raise ConfigError(f"{name}={value}: expected at least 1.")
     folder = Path(folder)
     plain = json.loads(json.dumps(dict(settings)))
@@ -108,7 +113,7 @@ def generate(
         done += 1
         _report(progress, done, count)
 
-    _compute(job, missing, parts, workers, finished)
+    _compute(job, missing, parts, workers, finished, chain)
     totals, columns = _survey(parts, numbers)
     metadata = {**describe(totals), "generated": {"jobs": count, "settings": plain}}
     for name, column in columns.items():
@@ -191,10 +196,13 @@ def _part(parts: Path, number: int) -> Path:
     return parts / f"{number:06d}.npz"
 
 
-def _compute(job: Job, numbers: Sequence[int], parts: Path, workers: int, finished: Callable[[], None]) -> None:
+def _compute(
+    job: Job | Link, numbers: Sequence[int], parts: Path, workers: int, finished: Callable[[], None], chain: int | None
+) -> None:
     """Run the jobs in processes that end with this one, however it ends."""
     if not numbers:
         return
+    missing = set(numbers)
     context = get_context("spawn")
     # Only this process has the end called `held`: when it is closed, on purpose or by a kill, the workers leave.
     alive, held = context.Pipe(duplex=False)
@@ -204,12 +212,25 @@ def _compute(job: Job, numbers: Sequence[int], parts: Path, workers: int, finish
         _one_thread_each(),
         ProcessPoolExecutor(min(workers, len(numbers)), context, initializer=_start, initargs=(alive,)) as pool,
     ):
-        try:
+        running: dict[Future[None], int] = {}
+        done: SimpleQueue[Future[None]] = SimpleQueue()
+
+        def submit(ready: Iterable[int]) -> None:
             with _interrupts_held():  # the pool starts its processes here
-                futures = [pool.submit(_store, job, number, _part(parts, number)) for number in numbers]
-            for future in as_completed(futures):
+                for number in ready:
+                    future = pool.submit(_store, job, number, parts, chain)
+                    running[future] = number
+                    future.add_done_callback(done.put)
+
+        try:
+            submit(number for number in numbers if not (_takes_up(number, chain) and number - 1 in missing))
+            while running:
+                future = done.get()
                 future.result()
+                following = running.pop(future) + 1
                 finished()
+                if _takes_up(following, chain) and following in missing:
+                    submit([following])
         except BrokenProcessPool as error:
             raise NoumenaError(
                 "a worker process ended unexpectedly, perhaps for lack of memory; what is done is kept. Run it again "
@@ -218,6 +239,11 @@ def _compute(job: Job, numbers: Sequence[int], parts: Path, workers: int, finish
         except BaseException:
             held.close()  # nobody waits for jobs that have begun
             raise
+
+
+def _takes_up(number: int, chain: int | None) -> bool:
+    """Whether a job starts from what the one before it gave."""
+    return chain is not None and (number - 1) % chain != 0
 
 
 @contextmanager
@@ -262,8 +288,13 @@ def _leave_with_parent(alive: Connection) -> None:
     os._exit(1)
 
 
-def _store(job: Job, number: int, part: Path) -> None:
-    _save_npz(part, job(number))
+def _store(job: Job | Link, number: int, parts: Path, chain: int | None) -> None:
+    if chain is None:
+        found = cast("Job", job)(number)
+    else:
+        before = _load(_part(parts, number - 1)) if _takes_up(number, chain) else None
+        found = cast("Link", job)(number, before)
+    _save_npz(_part(parts, number), found)
 
 
 def _save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -287,7 +318,8 @@ def _survey(parts: Path, numbers: Sequence[int]) -> tuple[dict[str, int], dict[s
     totals: dict[str, int] = {"rows": 0}
     empty: dict[str, np.ndarray] = {}
     for number in numbers:
-        arrays = _load(_part(parts, number))
+        loaded = _load(_part(parts, number))
+        arrays = {name: array for name, array in loaded.items() if not name.startswith("_")}
         columns = {name: array for name, array in arrays.items() if array.ndim}
         for name in arrays.keys() - columns.keys():
             totals[name] = totals.get(name, 0) + int(arrays[name])

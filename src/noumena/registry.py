@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 FAMILIES = {
     "density": "noumena.density",
     "multimodal": "noumena.multimodal",
+    "molecules": "noumena.molecules",
 }
 
 

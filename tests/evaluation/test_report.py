@@ -1,4 +1,6 @@
+import base64
 import dataclasses
+import hashlib
 import io
 import re
 from html.parser import HTMLParser
@@ -8,7 +10,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from noumena.core.errors import ArtifactError
-from noumena.core.evaluation import Evaluation, Picture, Table
+from noumena.core.evaluation import Evaluation, Page, Picture, Table
 from noumena.evaluation import save_figures, summary_table, write_report
 from noumena.evaluation.report import format_number, format_seconds, table_cells
 from noumena.training import History
@@ -45,8 +47,12 @@ def history():
 
 @pytest.fixture
 def page(tmp_path, evaluation, history):
+    return report(tmp_path, evaluation, history)
+
+
+def report(folder, evaluation, history):
     path = write_report(
-        tmp_path / "report.html",
+        folder / "report.html",
         title=f"density/table {NASTY}",
         about={"source": NASTY, "rows": {"train": 10, "val": 5}, "left_out": {}},
         history=history,
@@ -128,6 +134,72 @@ def test_figures_are_written_as_files(tmp_path, evaluation, history):
     assert [path.name for path in written] == ["training_curves.png", "scores.png", "latent_map.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(path.name for path in written)
+
+
+SCRIPT = "document.title = 'a < b && \"c\"';\n"
+VIEW = f"""<!doctype html><title>v</title><p>&amp; {NASTY[8:]}</p>
+<script type="application/json">{{"not": "run"}}</script><script>{SCRIPT}</script>"""
+
+
+class Frames(HTMLParser):
+    """The pages in frames, as a browser would read them, and the report's policy."""
+
+    def __init__(self):
+        super().__init__()
+        self.frames, self.policy = [], ""
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        if tag == "iframe":
+            self.frames.append(values)
+        if values.get("http-equiv") == "Content-Security-Policy":
+            self.policy = values["content"]
+
+
+def frames(text):
+    parser = Frames()
+    parser.feed(text)
+    parser.close()
+    return parser
+
+
+def test_a_page_is_shown_whole_in_a_frame_that_may_only_run_its_scripts(tmp_path, evaluation, history):
+    more = dataclasses.replace(evaluation, pages=(Page("view", f"View {NASTY}", VIEW, "Turn it", height=321),))
+    text = report(tmp_path, more, history)
+    found = frames(text)
+    (frame,) = found.frames
+    assert frame["srcdoc"] == VIEW
+    assert frame["sandbox"] == "allow-scripts"
+    assert frame["height"] == "321"
+    assert frame["title"] == f"View {NASTY}"
+    parsed = outline(text)
+    assert parsed.faults == parsed.open == []
+    assert "Turn it" in "".join(parsed.text)
+    assert "<script" not in text
+
+
+def test_the_policy_names_the_scripts_of_pages_by_their_hashes_and_no_others(tmp_path, evaluation, history):
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    views = (Page("one", "One", VIEW), Page("two", "Two", VIEW))
+    policy = frames(report(tmp_path, dataclasses.replace(evaluation, pages=views), history)).policy
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert policy.count("sha256-") == 1
+    assert policy.startswith("default-src 'none'")
+
+
+def test_a_report_without_pages_lets_no_script_run(page):
+    assert frames(page).frames == []
+    assert "script-src" not in frames(page).policy
+    assert "#interactive" not in outline(page).references
+
+
+def test_pages_are_written_as_files(tmp_path, evaluation, history):
+    more = dataclasses.replace(evaluation, pages=(Page("view", "View", VIEW),))
+    written = save_figures(tmp_path / "figures", more, history)
+    assert (tmp_path / "figures" / "view.html").read_text() == VIEW
+    assert tmp_path / "figures" / "view.html" in written
+    with pytest.raises(ArtifactError, match="plain name"):
+        save_figures(tmp_path, dataclasses.replace(evaluation, pages=(Page("../view", "View", VIEW),)), history)
 
 
 def test_further_files_are_written_beside_the_pictures(tmp_path, evaluation, history):

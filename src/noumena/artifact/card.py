@@ -4,12 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def model_card(name: str, config: Mapping[str, Any], parameters: int, metrics: Mapping[str, float]) -> str:
+def model_card(
+    name: str,
+    schema: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    parameters: int,
+    metrics: Mapping[str, float],
+) -> str:
     """Markdown for people who find the folder: what it is, on which columns, how good, how to load.
 
     Args:
         name: registered model name.
-        config: what ``config.json`` holds.
+        schema: of one sample, as ``config.json`` holds it.
+        summary: the hyperparameters in words.
         parameters: number of trained numbers.
         metrics: measured by the evaluation, may be empty.
     """
@@ -28,11 +35,11 @@ def model_card(name: str, config: Mapping[str, Any], parameters: int, metrics: M
         "",
         "## Data",
         "",
-        *_sample(config["schema"]),
+        *_sample(schema),
         "",
         "## Hyperparameters",
         "",
-        *(f"- {key}: {value}" for key, value in config["hyperparameters"].items()),
+        *(f"- {key}: {value}" for key, value in summary.items()),
         "",
         "## Metrics",
         "",
@@ -51,6 +58,9 @@ def _sample(schema: Mapping[str, Any]) -> list[str]:
         return ["One sample has the modalities:", ""] + [_modality(entry) for entry in modalities]
     if columns := [str(column) for column in schema.get("columns", [])]:
         return [f"One sample has the columns: {', '.join(columns)}."]
+    if isinstance(topology := schema.get("topology"), Mapping):
+        atoms, bonds = len(topology["elements"]), len(topology["bonds"])
+        return [f"One sample is a conformation of a molecule of {atoms:,} atoms and {bonds:,} bonds, in angstrom."]
     return ["See `schema` in `config.json`."]
 
 

@@ -56,7 +56,8 @@ def save(
         except SafetensorError as error:
             raise cannot_write(path, OSError(str(error))) from error
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        (folder / "card.md").write_text(model_card(name, config, parameters, metrics or {}), encoding="utf-8")
+        card = model_card(name, model.schema, model.summary(), parameters, metrics or {})
+        (folder / "card.md").write_text(card, encoding="utf-8")
         versions = {"noumena": noumena.__version__, "torch": torch.__version__, "python": platform.python_version()}
         created = datetime.now(UTC).isoformat(timespec="seconds")
         write_manifest(folder, name, created, versions, model.data_fingerprint)

@@ -1,15 +1,14 @@
 """``noumena data``: make data by simulation."""
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from noumena.cli import data_molecules
+from noumena.cli.progress import keeping_finished_jobs, processors, progress_bar
 from noumena.multimodal.softrobot.settings import SoftRobot
 
 _DEFAULT = SoftRobot()
@@ -20,6 +19,7 @@ _verbs = typer.Typer(no_args_is_help=True, help="Make data by simulation.")
 
 def register(app: typer.Typer) -> None:
     """Add the group of verbs."""
+    data_molecules.register(_verbs)
     app.add_typer(_verbs, name="data")
 
 
@@ -65,21 +65,17 @@ def softrobot(
         pose_high=pose_high,
     )
     began = time.monotonic()
-    try:
-        with _progress_bar("load paths") as progress:
-            done = generate(
-                out,
-                partial(load_path, robot=robot, seed=seed, targets=targets),
-                paths,
-                settings=settings(robot, seed=seed, targets=targets),
-                describe=partial(describe, robot=robot, paths=paths, seed=seed, targets=targets),
-                archives={"surface_mesh.npz": surface_arrays(robot)},
-                workers=workers or _processors(),
-                progress=progress,
-            )
-    except KeyboardInterrupt as error:
-        typer.echo(f"interrupted; the finished load paths are kept in {out}. The same command continues.", err=True)
-        raise typer.Exit(130) from error
+    with keeping_finished_jobs(out), progress_bar("load paths") as progress:
+        done = generate(
+            out,
+            partial(load_path, robot=robot, seed=seed, targets=targets),
+            paths,
+            settings=settings(robot, seed=seed, targets=targets),
+            describe=partial(describe, robot=robot, paths=paths, seed=seed, targets=targets),
+            archives={"surface_mesh.npz": surface_arrays(robot)},
+            workers=workers or processors(),
+            progress=progress,
+        )
     facts = {
         "rows": done.metadata["samples"],
         "paths": paths,
@@ -94,23 +90,3 @@ def softrobot(
     kept = f" ({done.kept} of them were there already)" if done.kept else ""
     failed = f"{facts['failed_steps']} step{'' if facts['failed_steps'] == 1 else 's'} failed"
     typer.echo(f"{facts['rows']:,} rows of {paths:,} load paths{kept}, {failed}, {facts['seconds']:.1f} s -> {out}")
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """On a terminal, a bar on stderr; elsewhere the log has the lines."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, count: bar.update(task, completed=done, total=count)

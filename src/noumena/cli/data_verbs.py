@@ -7,15 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from noumena.core.errors import NotSupportedError
+
 if TYPE_CHECKING:
     import numpy as np
 
+    from noumena.core.family import Family
     from noumena.core.model import LatentModel
 
 Source = Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder or a model folder.")]
 Data = Annotated[str, typer.Argument(metavar="DATA", help="A file of the kind the model was trained on, of any size.")]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help=".parquet, .csv or .npz; CSV on the terminal when missing.")
+]
+# Where a model gives conformations of a molecule instead of rows of a table.
+Samples = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help=".parquet, .csv or .npz; CSV on the terminal when missing. Conformations: .pdb, .xtc, .sdf, .xyz or .npz.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="Where to compute, such as cpu or cuda.")]
 ChunkRows = Annotated[int, typer.Option(min=1, help="Rows held in memory at a time.")]
@@ -33,34 +45,56 @@ def register(app: typer.Typer) -> None:
 def encode(
     source: Source,
     data: Data,
-    output: Output = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help=".parquet, .csv or .npz; CSV on the terminal when missing. Of molecules also PLUMED text: COLVAR, "
+            ".colvar or .dat.",
+        ),
+    ] = None,
+    torsions: Annotated[bool, typer.Option("--torsions", help="Of molecules: add all torsions, in radians.")] = False,
+    time_step: Annotated[
+        float | None, typer.Option(help="Add a column `time`: the row's number, from 0, times this.")
+    ] = None,
     device: Device = "cpu",
     chunk_rows: ChunkRows = 65536,
     as_json: AsJson = False,
 ) -> None:
     """Posterior mean of each row: columns z0, z1, ..."""
+    opened = Opened(source, device)
+    feature = opened.feature("torsions") if torsions else None
+    first = 0
 
-    def columns(model: "LatentModel", rows: Any) -> Columns:
-        mean = model.encode(rows).mean.cpu().numpy()
-        return {f"z{i}": mean[:, i] for i in range(mean.shape[1])}
+    def columns(rows: Any) -> Columns:
+        nonlocal first
+        mean = opened.model.encode(rows).mean.cpu().numpy()
+        time = _times(first, len(mean), time_step)
+        first += len(mean)
+        latents = {f"z{i}": mean[:, i] for i in range(mean.shape[1])}
+        return {**time, **latents, **(feature(rows) if feature else {})}
 
-    _stream(source, data, output, device, chunk_rows, as_json, columns)
+    opened.stream(data, output, chunk_rows, as_json, columns)
+
+
+def _times(first: int, count: int, step: float | None) -> Columns:
+    import numpy as np
+
+    return {} if step is None else {"time": step * np.arange(first, first + count, dtype=np.float64)}
 
 
 def reconstruct(
     source: Source,
     data: Data,
-    output: Output = None,
+    output: Samples = None,
     device: Device = "cpu",
     chunk_rows: ChunkRows = 65536,
     as_json: AsJson = False,
 ) -> None:
     """Each row encoded and decoded again, in the columns and units of the data."""
-
-    def columns(model: "LatentModel", rows: Any) -> Columns:
-        return named_columns(model, model.reconstruct(rows))
-
-    _stream(source, data, output, device, chunk_rows, as_json, columns)
+    opened = Opened(source, device)
+    opened.stream(data, output, chunk_rows, as_json, opened.model.reconstruct, samples=True)
 
 
 def score(
@@ -72,15 +106,17 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """How normal each row is (higher is more normal) and whether it lies below the model's threshold."""
+    opened = Opened(source, device)
+    model: Any = opened.model
 
-    def columns(model: Any, rows: Any) -> Columns:
+    def columns(rows: Any) -> Columns:
         scores = model.score_samples(rows)
         threshold = getattr(model, "threshold", None)
         if threshold is None or bool(threshold.isnan()):
             return {"score": scores}
         return {"score": scores, "is_anomaly": model.is_anomaly(scores)}
 
-    _stream(source, data, output, device, chunk_rows, as_json, columns)
+    opened.stream(data, output, chunk_rows, as_json, columns)
 
 
 def named_columns(model: "LatentModel", found: Any) -> dict[str, "np.ndarray"]:
@@ -98,40 +134,100 @@ def names_within(model: "LatentModel") -> dict[str, Sequence[str]]:
     return columns | {f"{name}_std": names for name, names in columns.items()}
 
 
-def _stream(
-    source: Path,
-    data: str,
-    output: Path | None,
-    device: str,
-    chunk_rows: int,
-    as_json: bool,
-    columns: Callable[["LatentModel", Any], Columns],
-) -> None:
-    import torch
+class Opened:
+    """A saved model and what its family knows of files.
 
-    from noumena.artifact import load, read_manifest
-    from noumena.artifact.store import model_folder
-    from noumena.cli.output import write_columns
-    from noumena.registry import family, resolve
+    Attributes:
+        model: on the device asked for.
+        family: its family.
+    """
 
-    model = load(source, device=device)
-    name = read_manifest(model_folder(source)).model.partition("/")[0]
-    read = resolve(family(name).stream)
-    counted = {"rows": 0}
-    anomalies: list[int] = []
+    def __init__(self, source: Path, device: str) -> None:
+        from noumena.artifact import load, read_manifest
+        from noumena.artifact.store import model_folder
+        from noumena.registry import family
 
-    def results() -> Iterator[Columns]:
-        with torch.inference_mode():
-            for rows in read(data, model.schema, batch_rows=chunk_rows):
-                found = columns(model, rows)
-                counted["rows"] += len(rows)
-                if "is_anomaly" in found:
-                    anomalies.append(int(found["is_anomaly"].sum()))
-                yield found
+        self.model: LatentModel = load(source, device=device)
+        self.family: Family = family(read_manifest(model_folder(source)).model.partition("/")[0])
 
-    write_columns(results(), output, to_stdout=not as_json, names=names_within(model))
-    facts = {**counted, **({"anomalies": sum(anomalies)} if anomalies else {})}
-    if as_json:
-        typer.echo(json.dumps({**facts, "output": None if output is None else str(output)}))
-    elif output is not None:
-        typer.echo(f"{', '.join(f'{value:,} {key}' for key, value in facts.items())} -> {output}")
+    def batches(self, data: str, rows: int) -> Iterator[Any]:
+        """The rows of a file, laid out as the model expects, at most ``rows`` at a time."""
+        from noumena.registry import resolve
+
+        return resolve(self.family.stream)(data, self.model.schema, batch_rows=self.rows_at_once(rows))
+
+    def rows_at_once(self, rows: int) -> int:
+        """At most ``rows``, and fewer where the model says that they need much memory."""
+        return max(1, min(rows, getattr(self.model, "rows_at_once", rows)))
+
+    def feature(self, name: str) -> Callable[[Any], Columns]:
+        """The function that computes further columns of the rows.
+
+        Raises:
+            NotSupportedError: the family has none of this name.
+        """
+        from noumena.registry import families, resolve
+
+        if name not in self.family.features:
+            able = ", ".join(entry.name for entry in families() if name in entry.features)
+            raise NotSupportedError(f"--{name} is not for the {self.family.name} family; it is for: {able}.")
+        compute = resolve(self.family.features[name])
+        return lambda rows: compute(rows, self.model.schema)
+
+    def write_table(self, chunks: Iterator[Columns], output: Path | None, *, to_stdout: bool) -> None:
+        """Write columns by the ending of ``output``."""
+        from noumena.cli.output import write_columns
+
+        others = self._functions(self.family.tables)
+        write_columns(chunks, output, to_stdout=to_stdout, names=names_within(self.model), others=others)
+
+    def write_samples(self, chunks: Iterator[Any], output: Path | None, *, to_stdout: bool) -> None:
+        """Write what the model decodes to: by the family's own writers if it has some, as a table otherwise."""
+        from noumena.cli.output import write_frames
+
+        if self.family.writers:
+            write_frames(chunks, output, self._functions(self.family.writers))
+        else:
+            self.write_table((named_columns(self.model, found) for found in chunks), output, to_stdout=to_stdout)
+
+    def _functions(self, places: Mapping[str, str]) -> dict[str, Callable[[Path, Iterator[Any]], None]]:
+        from noumena.registry import resolve
+
+        def bound(place: str) -> Callable[[Path, Iterator[Any]], None]:
+            return lambda path, chunks: resolve(place)(path, chunks, self.model.schema)
+
+        return {ending: bound(place) for ending, place in places.items()}
+
+    def stream(
+        self,
+        data: str,
+        output: Path | None,
+        chunk_rows: int,
+        as_json: bool,
+        compute: Callable[[Any], Any],
+        *,
+        samples: bool = False,
+    ) -> None:
+        """Compute something of each chunk of a file, write it and print how much it was."""
+        import torch
+
+        rows = 0
+        anomalies: list[int] = []
+
+        def results() -> Iterator[Any]:
+            nonlocal rows
+            with torch.inference_mode():
+                for batch in self.batches(data, chunk_rows):
+                    found = compute(batch)
+                    rows += len(batch)
+                    if not samples and "is_anomaly" in found:
+                        anomalies.append(int(found["is_anomaly"].sum()))
+                    yield found
+
+        write = self.write_samples if samples else self.write_table
+        write(results(), output, to_stdout=not as_json)
+        facts = {"rows": rows, **({"anomalies": sum(anomalies)} if anomalies else {})}
+        if as_json:
+            typer.echo(json.dumps({**facts, "output": None if output is None else str(output)}))
+        elif output is not None:
+            typer.echo(f"{', '.join(f'{value:,} {key}' for key, value in facts.items())} -> {output}")

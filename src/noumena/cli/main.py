@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from noumena.cli import data, data_verbs, demo, evaluate, export, fit, import_model, infer, listings, sample
+from noumena.cli import (
+    data,
+    data_verbs,
+    demo,
+    evaluate,
+    export,
+    fit,
+    import_model,
+    infer,
+    interpolate,
+    listings,
+    sample,
+)
 from noumena.core.errors import NoumenaError
 
 app = typer.Typer(
@@ -46,7 +58,7 @@ def options(
     logging.getLogger("noumena").setLevel(logging.INFO)
 
 
-for verbs in (fit, evaluate, data_verbs, infer, sample, export, import_model, data, listings, demo):
+for verbs in (fit, evaluate, data_verbs, infer, sample, interpolate, export, import_model, data, listings, demo):
     verbs.register(app)
 
 

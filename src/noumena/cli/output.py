@@ -4,7 +4,7 @@ import shutil
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -25,8 +25,16 @@ class _Writer(Protocol):
     def close(self) -> None: ...
 
 
+Write = Callable[[Path, Iterator[Any]], None]
+
+
 def write_columns(
-    chunks: Iterator[Columns], output: Path | None, *, to_stdout: bool = False, names: Names | None = None
+    chunks: Iterator[Columns],
+    output: Path | None,
+    *,
+    to_stdout: bool = False,
+    names: Names | None = None,
+    others: Mapping[str, Write] | None = None,
 ) -> None:
     """Write chunks of columns as they come.
 
@@ -36,6 +44,7 @@ def write_columns(
         output: file ending in .parquet, .csv or .npz.
         to_stdout: with no ``output``, write CSV to the terminal.
         names: name of a 2-D array to names for its columns; 0, 1, ... where missing.
+        others: ending, or whole name, of further files to the function that writes them.
 
     Raises:
         ConfigError: the ending is unknown.
@@ -44,11 +53,40 @@ def write_columns(
     if output is None:
         _drain(chunks, _CsvWriter(sys.stdout.buffer, names or {}) if to_stdout else None)
         return
+    if others and (_key(output) in others):
+        write_frames(chunks, output, others)
+        return
     make = _WRITERS.get(output.suffix)
     if make is None:
-        raise ConfigError(f"{output}: unknown ending '{output.suffix}'. Known: {', '.join(_WRITERS)}.")
+        known = ", ".join((*_WRITERS, *(others or {})))
+        raise ConfigError(f"{output}: unknown ending '{output.suffix}'. Known: {known}.")
     with replacing(output) as beside:
         _drain(chunks, make(beside, names or {}))
+
+
+def write_frames(chunks: Iterator[Any], output: Path | None, writers: Mapping[str, Write]) -> None:
+    """Write what is no table, as it comes, by a family's own functions.
+
+    Args:
+        chunks: what the functions take.
+        output: file of one of their endings.
+        writers: ending, or whole name, of a file to the function that writes it.
+
+    Raises:
+        ConfigError: no file, or its ending is unknown.
+        ArtifactError: the file cannot be written; an older one stays as it was.
+    """
+    known = ", ".join(writers)
+    if output is None:
+        raise ConfigError(f"give a file to write: -o FILE, ending in {known}.")
+    if _key(output) not in writers:
+        raise ConfigError(f"{output}: unknown ending '{output.suffix}'. Known: {known}.")
+    with replacing(output) as beside:
+        writers[_key(output)](beside, chunks)
+
+
+def _key(output: Path) -> str:
+    return output.suffix or output.name
 
 
 def _drain(chunks: Iterator[Columns], writer: _Writer | None) -> None:

@@ -42,6 +42,27 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Page:
+    """An interactive page of a report: a whole HTML document that asks for nothing outside itself.
+
+    It is shown in a frame of its own that may run its inline scripts and nothing else.
+
+    Attributes:
+        name: file name without ending, unique within the run.
+        title: heading.
+        html: the document.
+        caption: what is shown, with units.
+        height: of the frame in CSS pixels.
+    """
+
+    name: str
+    title: str
+    html: str
+    caption: str = ""
+    height: int = 560
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What a family measured of one trained model.
 
@@ -49,9 +70,11 @@ class Evaluation:
         metrics: plain numbers by name, JSON-able, for scripts and comparisons.
         tables, pictures: for people.
         files: further files by name, written beside the pictures: what other programs open.
+        pages: what a reader can move; part of the report, and files beside the pictures.
     """
 
     metrics: Mapping[str, float]
     tables: Sequence[Table] = field(default_factory=tuple)
     pictures: Sequence[Picture] = field(default_factory=tuple)
     files: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    pages: Sequence[Page] = field(default_factory=tuple)

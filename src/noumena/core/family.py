@@ -17,8 +17,16 @@ class Family:
         stream: function that reads a file of any size in chunks, laid out as a trained model expects.
         evaluate: function that evaluates a trained model on ``Splits`` and returns an
             :class:`~noumena.core.data.Evaluation`; its extra keywords are the ``evaluate`` section.
-        exports: ending of a file to the function that makes its content, called as ``function(model, inputs, targets,
-            std=...)``.
+        exports: ending of a file, without the dot, to the function that makes its content, called as
+            ``function(model, **options)``. Its further parameters are the options of ``noumena export`` that the
+            family takes, those without a default being required.
+        writers: ending of a file, with the dot, to the function that writes it, for a family whose samples and
+            reconstructions are no tables; called as ``function(path, chunks, schema)`` with chunks of what the model
+            gives, as they come. Empty where they are tables (Parquet, CSV, NPZ).
+        tables: ending or whole name of a file to the function that writes a table to it, beside those every family
+            has; called as ``function(path, chunks, schema)`` with chunks of columns.
+        features: name to the function that computes columns from the data alone, for ``noumena encode`` to add to the
+            latents; called as ``function(rows, schema)``.
         importers: name of an original code to the function that makes a model from one of its files.
         demo: the recipe ``noumena demo`` trains and its overrides; empty if the family takes no part.
     """
@@ -30,5 +38,8 @@ class Family:
     stream: str
     evaluate: str
     exports: Mapping[str, str] = field(default_factory=dict[str, str])
+    writers: Mapping[str, str] = field(default_factory=dict[str, str])
+    tables: Mapping[str, str] = field(default_factory=dict[str, str])
+    features: Mapping[str, str] = field(default_factory=dict[str, str])
     importers: Mapping[str, str] = field(default_factory=dict[str, str])
     demo: tuple[str, ...] = ()

@@ -130,6 +130,10 @@ class LatentModel(nn.Module):
         values = {name: getattr(self, name) for name in names}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
+    def summary(self) -> dict[str, Any]:
+        """The hyperparameters as people read them in reports; a model says large ones in words."""
+        return self.hyperparameters()
+
     def prepare(self, train: Dataset, *, seed: int = 0) -> None:
         """Infer sizes, initialise weights from ``seed`` and fit the preprocessing, unless that has been done.
 

@@ -1,17 +1,19 @@
 """One self-contained HTML file per run, the same pictures as files, and the same tables on the terminal."""
 
 import base64
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from html.parser import HTMLParser
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noumena.core.errors import ArtifactError
-from noumena.core.evaluation import Evaluation, Picture, Table
+from noumena.core.evaluation import Evaluation, Page, Picture, Table
 from noumena.evaluation.curves import training_curves
 from noumena.files import replacing, write_text
 from noumena.training.history import History
@@ -49,7 +51,9 @@ def write_report(
 ) -> Path:
     """Write the report of a run, whole or not at all.
 
-    The file needs nothing but a browser: pictures are inside it, it runs no script and asks for nothing.
+    The file needs nothing but a browser: pictures and pages are inside it, and it asks for nothing. It runs no script
+    but those of interactive pages, each in a frame without access to anything, and its policy names them by their
+    hashes: text that finds its way into the report cannot run.
 
     Args:
         path: the HTML file, usually ``report.html`` in the run's folder, beside ``model/``.
@@ -87,6 +91,8 @@ def write_report(
         tables=[(table, table_cells(table)) for table in evaluation.tables],
         results=[_embedded(picture) for picture in results],
         latent=[_embedded(picture) for picture in latent],
+        pages=evaluation.pages,
+        scripts=script_hashes(evaluation.pages),
         config=config,
         timings=[(readable(name), format_seconds(seconds)) for name, seconds in timings.items()],
         versions=list(versions.items()),
@@ -97,19 +103,21 @@ def write_report(
 
 
 def save_figures(folder: str | Path, evaluation: Evaluation, history: History) -> list[Path]:
-    """Write the training curves and every picture of the evaluation as ``<name>.png``, and its further files.
+    """Write training curves and every picture of an evaluation as ``<name>.png``, its pages as ``<name>.html``, and its
+    further files.
 
     Args:
         folder: made when missing.
         evaluation, history: of the run.
 
     Returns:
-        The files: curves, pictures, others.
+        The files: curves, pictures, pages, others.
 
     Raises:
         ArtifactError: a file cannot be written, or a name is none of a file in the folder.
     """
-    for name in evaluation.files:
+    others = {f"{page.name}.html": page.html.encode() for page in evaluation.pages} | dict(evaluation.files)
+    for name in others:
         if name in ("", ".", "..") or any(mark in name for mark in "/\\:\0"):
             raise ArtifactError(f"cannot write {name!r}: a file beside the pictures has a plain name. Rename it.")
     curves = training_curves(history)
@@ -119,7 +127,7 @@ def save_figures(folder: str | Path, evaluation: Evaluation, history: History) -
         with replacing(path) as beside:
             beside.write_bytes(_png(picture))
         written.append(path)
-    for name, content in evaluation.files.items():
+    for name, content in others.items():
         path = Path(folder) / name
         with replacing(path) as beside:
             beside.write_bytes(content)
@@ -238,6 +246,41 @@ def _embedded(picture: Picture) -> dict[str, Any]:
         "height": round(height * _DPI / 2),
         "data": base64.b64encode(_png(picture)).decode("ascii"),
     }
+
+
+def script_hashes(pages: Sequence[Page]) -> list[str]:
+    """The inline scripts of pages as sources of a content security policy, ``sha256-...``."""
+    parser = _Scripts()
+    for page in pages:
+        parser.feed(page.html)
+        parser.close()
+        parser.reset()
+    digests = (hashlib.sha256(text.encode()).digest() for text in parser.found)
+    return [f"sha256-{base64.b64encode(digest).decode('ascii')}" for digest in dict.fromkeys(digests)]
+
+
+class _Scripts(HTMLParser):
+    """Collects the text of inline scripts that a browser would run; data blocks are none."""
+
+    _RUN = ("", "module", "text/javascript", "application/javascript")
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self._inside = False
+        super().__init__()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        kind = (dict(attrs).get("type") or "").strip().lower()
+        self._inside = tag == "script" and kind in self._RUN
+        if self._inside:
+            self.found.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.found[-1] += data
 
 
 def _png(picture: Picture) -> bytes:

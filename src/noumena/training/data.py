@@ -70,11 +70,14 @@ class DataModule(pl.LightningDataModule):
         splits = [split for split in (self.val, self.test) if split is not None]
         seed = fold(self.seed, _EVALUATION)
         return [
-            BatchLoader(
-                split, max(self.batch_size, _EVALUATION_BATCH), seed=seed, rank=self._rank, world_size=self._world
-            )
+            BatchLoader(split, self._evaluation_rows(split), seed=seed, rank=self._rank, world_size=self._world)
             for split in splits
         ]
+
+    def _evaluation_rows(self, split: Dataset) -> int:
+        """Large batches, unless a dataset says that its samples are large themselves."""
+        rows: int = getattr(split, "evaluation_rows", None) or max(self.batch_size, _EVALUATION_BATCH)
+        return max(rows, self._world)
 
     @property
     def _rank(self) -> int:
