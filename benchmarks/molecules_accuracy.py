@@ -41,12 +41,15 @@ class Case:
     title: str
 
 
+MORE = ("model.z_dim=32", "model.beta=5.0e-4")
 E3 = ("model.symmetry=E3",)
+# What the original compares: nothing that sees handedness.
+DISTANCES = ("model.mirror=false", "model.aligned=0.0", "model.torsion=0.0")
 CASES = {
     "aib9-16": Case("molecules/aib9", "aib9_700K", LAST, "Aib9 700 K, 16 latents, last 20 %"),
-    "aib9-32": Case("molecules/aib9", "aib9_700K", (*LAST, "model.z_dim=32"), "Aib9 700 K, 32 latents, last 20 %"),
+    "aib9-32": Case("molecules/aib9", "aib9_700K", (*LAST, *MORE), "Aib9 700 K, 32 latents, last 20 %"),
     "aib9-blocks": Case("molecules/aib9", "aib9_700K", BLOCKS, "Aib9 700 K, 16 latents, blocks"),
-    "aib9-blocks-32": Case("molecules/aib9", "aib9_700K", (*BLOCKS, "model.z_dim=32"), "Aib9 700 K, 32, blocks"),
+    "aib9-blocks-32": Case("molecules/aib9", "aib9_700K", (*BLOCKS, *MORE), "Aib9 700 K, 32, blocks"),
     "aib9-e3": Case(
         "molecules/aib9", "aib9_700K", (*BLOCKS, *E3, "fit.max_epochs=60"), "Aib9 700 K, 16 latents, blocks, `E3`"
     ),
@@ -59,8 +62,8 @@ CASES = {
     "aib9-500-e3": Case(
         "molecules/aib9",
         "aib9_500K",
-        (*BLOCKS, "model.mirror=true", *E3, "fit.max_epochs=60"),
-        "Aib9 500 K (left), blocks, `E3`",
+        (*BLOCKS, *E3, *DISTANCES, "fit.max_epochs=60"),
+        "Aib9 500 K (left), blocks, `E3`, distances alone",
     ),
     "alanine": Case("molecules/alanine-dipeptide", "alanine_dipeptide_600K", BLOCKS, "alanine dipeptide, 16 latents"),
     "aspirin": Case("molecules/trajectory", "rmd17_aspirin", BLOCKS, "aspirin, 16 latents"),

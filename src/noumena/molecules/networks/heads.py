@@ -67,6 +67,7 @@ class ResidualMLP(nn.Module):
             for block in self.blocks:
                 h = h + block(h)
         else:
+            h = nn.functional.silu(h)
             for block in self.blocks:
                 h = h + nn.functional.silu(block(h))
         return self.last(h)
