@@ -254,3 +254,26 @@ def test_a_stream_refuses_a_missing_file_at_once():
         stream_frames("nothing.xtc", sample(frames=1).schema)
     with pytest.raises(ConfigError, match="batch_rows"):
         stream_frames(ALANINE, sample(frames=1).schema, batch_rows=0)
+
+
+def test_a_file_whose_like_atoms_have_changed_places_is_refused_by_name(tmp_path):
+    data = read_trajectory(AIB9, max_frames=50)
+    names = data.topology.names
+    first, second = names.index("CB1"), names.index("CB2")
+    order = np.arange(len(names))
+    order[[first, second]] = second, first
+    save_npz(tmp_path / "swapped.npz", data.xyz.numpy()[:, order], data.topology)
+    words = r"CA of AIB2.*other way round.*as are those of 0 more.*CB1, CB2.*are alike"
+    with pytest.raises(DataError, match=words):
+        next(stream_frames(str(tmp_path / "swapped.npz"), data.schema))
+    with pytest.raises(DataError, match=words):
+        read_trajectory(tmp_path / "swapped.npz", schema=data.schema)
+    unchanged = next(stream_frames(AIB9, data.schema, batch_rows=50))
+    assert len(unchanged) == 50
+
+
+def test_the_mirror_image_of_a_chiral_molecule_is_refused(tmp_path):
+    data = read_trajectory(ALANINE, max_frames=50)
+    save_npz(tmp_path / "mirror.npz", -data.xyz.numpy(), data.topology)
+    with pytest.raises(DataError, match=r"other way round"):
+        next(stream_frames(str(tmp_path / "mirror.npz"), data.schema))

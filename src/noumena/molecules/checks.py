@@ -1,9 +1,11 @@
 """The checks that frames pass before they become conformations."""
 
 import numpy as np
+import torch
 
 from noumena.core.errors import DataError
 from noumena.molecules.elements import covalent_radii
+from noumena.molecules.symmetry import centres, constant_signs, topological_classes
 from noumena.molecules.topology import Topology
 
 # A bond is broken beyond whichever is less: no vibration goes as far, a molecule cut by the wall of a box goes further.
@@ -131,3 +133,52 @@ def _bond(topology: Topology, bond: int) -> str:
     i, j = topology.bonds[bond]
     names, residues, ids = topology.names, topology.residue_names, topology.residue_ids
     return f"the bond {i + 1}-{j + 1} ({names[i]}-{names[j]} of {residues[i]}{ids[i]})"
+
+
+def hands(xyz: np.ndarray, topology: Topology) -> np.ndarray:
+    """Which way round the neighbours of each centre are, 1 or -1; 0 where that changes or the centre is flat.
+
+    Args:
+        xyz: shape (frames, atoms, 3), in angstrom.
+        topology: of the molecule.
+
+    Returns:
+        int64, shape (centres,), in the order of :func:`noumena.molecules.symmetry.centres`.
+    """
+    signs = constant_signs(torch.from_numpy(np.asarray(xyz, np.float64)), torch.from_numpy(centres(topology)))
+    return signs.numpy().astype(np.int64)
+
+
+def check_hands(xyz: np.ndarray, topology: Topology, expected: np.ndarray, where: str) -> None:
+    """Refuse frames in which the neighbours of an atom are the other way round than a model knows them.
+
+    The model would take them for what it was never trained on, and its answers would be worthless.
+
+    Args:
+        xyz: shape (frames, atoms, 3), in angstrom.
+        topology: of the molecule.
+        expected: of :func:`hands`.
+        where: the file.
+
+    Raises:
+        DataError: it names the atom and what to do.
+    """
+    wrong = np.flatnonzero(hands(xyz, topology) * expected < 0)
+    if not len(wrong):
+        return
+    middle = [atom for atom, around in enumerate(topology.neighbours) if len(around) >= 3]
+    atom = middle[wrong[0]]
+    label = f"{topology.names[atom]} of {topology.residue_names[atom]}{topology.residue_ids[atom]}"
+    classes = topological_classes(topology)
+    around = topology.neighbours[atom]
+    like = [a for a in around if sum(classes[a] == classes[b] for b in around) > 1]
+    remedy = (
+        f"Atoms {like[0] + 1} and {like[1] + 1} ({topology.names[like[0]]}, {topology.names[like[1]]}) are alike: "
+        "exchange their places in the file, or train on this file too."
+        if like
+        else "It is the mirror image there: check which of the two molecules the file is of."
+    )
+    raise DataError(
+        f"{where}: the neighbours of atom {atom + 1} ({label}) are the other way round than in the model's training "
+        f"data, as are those of {len(wrong) - 1} more. {remedy}"
+    )

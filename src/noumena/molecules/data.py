@@ -222,6 +222,8 @@ def _model_chunks(
             check_unit(np.asarray(molecule.elements), typical.xyz, typical.cell, unit, where)
             lengths = np.median(checks.bond_lengths(mended.spread(TYPICAL_FRAMES).xyz, molecule), axis=0)
             checks.check_bonds(lengths, molecule, where)
+            if layout.hands is not None:
+                checks.check_hands(mended.spread(TYPICAL_FRAMES).xyz, molecule, np.asarray(layout.hands), where)
             reference = lengths if reference is None else reference
         assert reference is not None
         yield without_broken(mended, molecule, reference, options.broken)

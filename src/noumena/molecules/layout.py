@@ -9,6 +9,7 @@ import numpy as np
 from noumena.core.errors import DataError
 from noumena.molecules.atoms import Atoms, parts_of, select
 from noumena.molecules.formats.frames import ANGSTROM, TrajectoryFile, Unit
+from noumena.molecules.symmetry import centres
 from noumena.molecules.topology import Topology
 
 _WHERE = "the model's schema"
@@ -26,6 +27,8 @@ class Layout:
         selected: numbers of the atoms chosen of these; ``None`` for all.
         bond_lengths: usual length of each bond in angstrom, in the order of the topology's bonds; ``None`` where the
             model was not made from a trajectory.
+        hands: which way round the neighbours of each of :func:`noumena.molecules.symmetry.centres` are, 1 or -1, and 0
+            where that changes; ``None`` as above.
     """
 
     selection: str | None = None
@@ -34,6 +37,7 @@ class Layout:
     file_atoms: int | None = None
     selected: tuple[int, ...] | None = None
     bond_lengths: tuple[float, ...] | None = None
+    hands: tuple[int, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As the part of a schema beside the topology."""
@@ -45,6 +49,7 @@ class Layout:
             "file_atoms": self.file_atoms,
             "selected": None if self.selected is None else list(self.selected),
             "bond_lengths": None if self.bond_lengths is None else list(self.bond_lengths),
+            "hands": None if self.hands is None else list(self.hands),
         }
 
     @classmethod
@@ -61,6 +66,7 @@ class Layout:
             raise DataError(f"{_WHERE}: 'selection' must be text.")
         selected = _numbers(schema, "selected", len(topology))
         lengths = _numbers(schema, "bond_lengths", len(topology.bonds))
+        hands = _numbers(schema, "hands", len(centres(topology)))
         total = schema.get("file_atoms")
         atoms = total if isinstance(total, int) else 0
         inside = all(0 <= int(atom) < atoms for atom in selected or ())
@@ -73,6 +79,7 @@ class Layout:
             total,
             None if selected is None else tuple(int(atom) for atom in selected),
             None if lengths is None else tuple(float(length) for length in lengths),
+            None if hands is None else tuple(int(hand) for hand in hands),
         )
 
     def unit_of(self, file: TrajectoryFile) -> Unit:

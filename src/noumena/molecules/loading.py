@@ -86,6 +86,7 @@ def load(path: Paths, options: Options) -> tuple[Conformations, dict[str, Any]]:
         len(atoms),
         None if len(index) == len(atoms) else tuple(index.tolist()),
         tuple(round(float(length), 3) for length in reference),
+        tuple(checks.hands(_typical(parts), topology).tolist()),
     )
     data = conformations(parts, topology, layout)
     units = sorted({options.unit or file.unit for file in files})
@@ -140,8 +141,13 @@ def _whole_and_unbroken(
 
 def _usual_lengths(parts: Sequence[Frames], topology: Topology) -> np.ndarray:
     """Median length of each bond over frames of all parts, shape (bonds,)."""
+    return np.median(checks.bond_lengths(_typical(parts), topology), axis=0)
+
+
+def _typical(parts: Sequence[Frames]) -> np.ndarray:
+    """Coordinates of some frames of all parts, shape (frames, atoms, 3)."""
     each = -(-TYPICAL_FRAMES // len(parts))
-    return np.median(np.concatenate([checks.bond_lengths(part.spread(each).xyz, topology) for part in parts]), axis=0)
+    return np.concatenate([part.spread(each).xyz for part in parts])
 
 
 def conformations(parts: Sequence[Frames], topology: Topology, layout: Layout) -> Conformations:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from noumena.core.model import LatentModel
 from noumena.core.posterior import DiagonalGaussian
 from noumena.core.seeding import Noise, fold
 from noumena.molecules.augmentation import Augmentation
+from noumena.molecules.checks import check_hands
 from noumena.molecules.conformations import Conformations, as_frames, centred
 from noumena.molecules.geometry import superposed
 from noumena.molecules.networks.egnn import EGNNDecoder
@@ -29,6 +31,7 @@ from noumena.molecules.topology import Topology
 
 # Training frames that statistics are taken from, at most, spread over all of them.
 _STATISTICS_FRAMES = 8192
+_TYPICAL_FRAMES = 64
 # Numbers that one chunk of frames may hold in its widest tensor.
 _CHUNK_NUMBERS = 1 << 24
 _PRIOR = 3  # stream of the draws the prior is fitted to
@@ -168,6 +171,7 @@ class MoleculeVAE(LatentModel):
         if isinstance(data, Conformations):
             if known is not None and (difference := data.topology.difference(known)) is not None:
                 raise DataError(f"the data are of another molecule than the model: {difference}.")
+            self._check_hands(data.xyz, "the data")
             return data
         if isinstance(data, str | Path):
             from noumena.molecules.data import read_trajectory
@@ -178,8 +182,16 @@ class MoleculeVAE(LatentModel):
                 "coordinates alone do not tell which molecule they are of: pass Conformations or the path of a file."
             )
         xyz = centred(as_frames(data, len(known)).double()).float()
+        self._check_hands(xyz, "coordinates")
         number = torch.arange(len(xyz), device=xyz.device)
         return Conformations(xyz, known, torch.zeros_like(number), number)
+
+    def _check_hands(self, xyz: Tensor, where: str) -> None:
+        """Refuse the mirror image of a chiral molecule, and labels of like atoms the other way round."""
+        known = self.schema.get("hands")
+        if known is not None:
+            frames = _spread(xyz, _TYPICAL_FRAMES).cpu().numpy()
+            check_hands(frames, self._molecule, np.asarray(known), where)
 
     def _infer_sizes(self, dataset: Dataset) -> Mapping[str, Any]:
         conformations = cast("Conformations", dataset)
