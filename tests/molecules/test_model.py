@@ -105,6 +105,13 @@ def test_a_saved_model_encodes_reconstructs_and_samples_the_same(encoder, decode
     assert torch.equal(loaded.mirrored(train.xyz), model.mirrored(train.xyz))
 
 
+def test_what_follows_from_the_molecule_is_not_saved():
+    for encoder, decoder in PAIRS:
+        model, _ = prepared(peptide(), encoder=encoder, decoder=decoder)
+        whole = [name for name, tensor in model.state_dict().items() if not tensor.is_floating_point()]
+        assert set(whole) <= {"augmentation.mirror_index", "encoder_network.standardizer.constant"}
+
+
 def test_a_model_of_a_damaged_topology_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"model\.topology"):
         MoleculeVAE(topology={"elements": [6, 6]})

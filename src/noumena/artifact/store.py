@@ -93,6 +93,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> LatentModel
     _check_tensors(weights, model)
     try:
         model.load_state_dict(load_file(weights, device=str(device)), assign=True)
+        model.to(device)  # buffers that are not saved were made on the processor
     except (SafetensorError, RuntimeError) as error:
         raise ArtifactError(f"{weights} is damaged: {error}. Get a fresh copy.") from error
     model.schema = schema

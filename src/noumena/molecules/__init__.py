@@ -15,5 +15,5 @@ FAMILY = Family(
     },
     tables=dict.fromkeys(("COLVAR", ".colvar", ".dat"), "noumena.molecules.colvar:write_colvar"),
     features={"torsions": "noumena.molecules.colvar:torsion_columns"},
-    demo=("molecules/aib9", "model.width=256", "fit.max_epochs=200"),
+    demo=("molecules/aib9", "model.width=256", "fit.max_epochs=100"),
 )

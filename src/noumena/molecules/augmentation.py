@@ -50,7 +50,8 @@ class Augmentation(nn.Module):
     def crossed(self, xyz: Tensor, noise: Noise | None = None) -> Tensor:
         """A share of the frames with the part beyond a random bond taken from the next frame of the minibatch.
 
-        A crossing whose atoms overlap more than those of either frame is not made.
+        A crossing whose atoms overlap more than those of either frame is not made. Processes that share a minibatch
+        cross frames within their own share, so that crossings, unlike all else, depend on how many there are.
         """
         bridges = self.internal.bridges
         if bridges == 0:

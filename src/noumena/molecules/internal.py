@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from noumena.molecules.fixed import register_fixed
 from noumena.molecules.topology import Topology
 
 
@@ -123,16 +124,14 @@ class InternalCoordinates(nn.Module):
             "inverse": list(np.argsort([root, *placed])),
         }  # fmt: skip
         for name, entries in index.items():
-            self.register_buffer(name, torch.from_numpy(np.asarray(entries, dtype=np.int64)))
-        self.register_buffer(
-            "jumps", torch.from_numpy(ancestors([0, *(frame_of[tree.parent[a]] for a in tree.rotors)]))
-        )
+            register_fixed(self, name, np.asarray(entries, dtype=np.int64))
+        register_fixed(self, "jumps", ancestors([0, *(frame_of[tree.parent[a]] for a in tree.rotors)]))
         # A ring whose parts are from two conformations would not close.
         rings = {frozenset(topology.bonds[number]) for number in np.flatnonzero(topology.ring_bonds)}
         bridges = [a for a in tree.rotors if frozenset((a, tree.parent[a])) not in rings]
         below = _below(tree)
-        self.register_buffer("beyond_rows", torch.from_numpy(below[np.ix_(bridges, placed)]))
-        self.register_buffer("beyond_turns", torch.from_numpy(below[np.ix_(bridges, [*tree.rotors, *sided])]))
+        register_fixed(self, "beyond_rows", below[np.ix_(bridges, placed)])
+        register_fixed(self, "beyond_turns", below[np.ix_(bridges, [*tree.rotors, *sided])])
         self._first = placed.index(root_main) if n > 1 else 0
 
     @property

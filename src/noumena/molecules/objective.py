@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from noumena.core.errors import DataError
 from noumena.molecules.elements import HYDROGEN
+from noumena.molecules.fixed import register_fixed
 from noumena.molecules.geometry import aligned_square_deviation, distances, signed_volumes, torsion_vector
 from noumena.molecules.symmetry import centres
 from noumena.molecules.topology import Topology
@@ -146,8 +147,8 @@ class Reconstruction(nn.Module):
             "centres": centres(topology),
         }
         for name, entries in lists.items():
-            self.register_buffer(name, torch.from_numpy(entries))
-        self.register_buffer("limits", torch.from_numpy(clash_limits(topology, lists["far"])).float())
+            register_fixed(self, name, entries)
+        register_fixed(self, "limits", clash_limits(topology, lists["far"]))
 
     def _index(self, name: str) -> Tensor:
         return cast("Tensor", getattr(self, name))

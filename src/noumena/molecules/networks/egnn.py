@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from noumena.core.errors import ConfigError
 from noumena.molecules.baselines import aligned_to, mean_structure
+from noumena.molecules.fixed import register_fixed
 from noumena.molecules.internal import ancestors, spanning_tree
 from noumena.molecules.networks.graph import gather, neighbours
 from noumena.molecules.networks.heads import ResidualMLP
@@ -104,6 +105,9 @@ class EGNNDecoder(nn.Module):
             ("parent", parent[order]),
             ("slot", slot),
             ("jumps", ancestors(parent)),
+        ):
+            register_fixed(self, name, values)
+        for name, values in (
             ("distance_mean", np.ones(graph.index.shape, dtype=single)),
             ("distance_std", np.ones(graph.index.shape, dtype=single)),
             ("bond_mean", np.full(bonds, 1.5, dtype=single)),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from noumena.core.errors import ConfigError
+from noumena.molecules.fixed import register_fixed
 from noumena.molecules.symmetry import topological_classes
 from noumena.molecules.topology import Topology
 
@@ -121,7 +122,7 @@ class ExponentialNormalBasis(nn.Module):
         self.decay = 5.0 / cutoff
         first = math.exp(-5.0)
         self.sharpness = (2 / size * (1 - first)) ** -2
-        self.register_buffer("centres", torch.as_tensor(np.linspace(first, 1, size, dtype=np.float32)))
+        register_fixed(self, "centres", np.linspace(first, 1, size))
 
     def forward(self, distance: Tensor) -> Tensor:
         """Shape (..., size) from distances in angstrom of any shape."""

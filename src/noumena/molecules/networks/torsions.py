@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from noumena.core.preprocessing import Standardizer
+from noumena.molecules.fixed import register_fixed
 from noumena.molecules.geometry import distances, torsion_vector
 from noumena.molecules.internal import InternalCoordinates
 from noumena.molecules.networks.heads import ResidualMLP
@@ -36,8 +37,8 @@ class TorsionEncoder(nn.Module):
         if not self.signed:
             distinct &= np.isin(quadruples, atoms).all(1)
         pairs = chosen_pairs(topology, atoms)
-        self.register_buffer("quadruples", torch.from_numpy(quadruples[distinct]))
-        self.register_buffer("pairs", torch.from_numpy(pairs))
+        register_fixed(self, "quadruples", quadruples[distinct])
+        register_fixed(self, "pairs", pairs)
         inputs = len(pairs) + int(distinct.sum()) * (2 if self.signed else 1)
         self.standardizer = Standardizer(max(1, inputs))
         self.network = ResidualMLP(max(1, inputs), width, blocks)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from noumena.core.errors import ConfigError
+from noumena.molecules.fixed import register_fixed
 from noumena.molecules.networks.graph import (
     ExponentialNormalBasis,
     cosine_cutoff,
@@ -149,10 +150,10 @@ class ViSNetEncoder(nn.Module):
             ("kind", graph.kind),
             ("atom_class", classes),
             ("class_size", np.bincount(classes).astype(np.float32)),
-            ("distance_mean", np.zeros(graph.kinds, dtype=np.float32)),
-            ("distance_std", np.ones(graph.kinds, dtype=np.float32)),
         ):
-            self.register_buffer(name, torch.as_tensor(values))
+            register_fixed(self, name, values)
+        self.register_buffer("distance_mean", torch.zeros(graph.kinds))
+        self.register_buffer("distance_std", torch.ones(graph.kinds))
         return int(classes.max()) + 1
 
     def forward(self, xyz: Tensor) -> Tensor:
