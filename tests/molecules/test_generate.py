@@ -81,7 +81,6 @@ def test_the_topology_has_hydrogens_and_orders_in_the_order_of_the_coordinates()
     chosen = Conformers("OC(=O)c1ccccc1", n=1)
     topology = conformer_topology(chosen)
     assert topology.formula == "C7H6O2"
-    assert topology.orders is not None
     assert {1.0, 1.5, 2.0} == set(topology.orders)
     xyz = torch.from_numpy(conformer_job(1, chosen=chosen)["xyz"])
     lengths = (xyz[:, topology.bond_index[:, 0]] - xyz[:, topology.bond_index[:, 1]]).norm(dim=-1)

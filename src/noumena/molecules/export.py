@@ -11,11 +11,8 @@ largest latent. Single precision itself costs an ONNX file of a ViSNet encoder a
 import copy
 import io
 import json
-import logging
-import warnings
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, cast
 
@@ -24,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from noumena.core.errors import ArtifactError, NotSupportedError
+from noumena.core.exporting import quiet_exporters
 from noumena.core.posterior import DiagonalGaussian
 from noumena.molecules.model import MoleculeVAE
 
@@ -52,7 +50,7 @@ def to_onnx(model: MoleculeVAE) -> bytes:
     import onnxruntime
 
     single, frames = _prepared(model)
-    with _quiet():
+    with quiet_exporters():
         program = torch.onnx.export(
             Encoder(single),
             (frames,),
@@ -90,7 +88,7 @@ def to_program(model: MoleculeVAE) -> bytes:
         ArtifactError: the file would not compute what the model does, or would hold pickled objects.
     """
     single, frames = _prepared(model)
-    with _quiet():
+    with quiet_exporters():
         program = torch.export.export(
             Encoder(single), (frames,), dynamic_shapes=({0: torch.export.Dim("frames")},), strict=False
         )
@@ -99,7 +97,7 @@ def to_program(model: MoleculeVAE) -> bytes:
         node.meta.pop("stack_trace", None)
     program.example_inputs = None  # they would be pickled
     file = io.BytesIO()
-    with _quiet():
+    with quiet_exporters():
         torch.export.save(program, file, extra_files={METADATA: json.dumps(_metadata(model))})
     content = file.getvalue()
     _check_no_pickle(content)
@@ -178,17 +176,3 @@ def _forget_origin(graph: Any) -> None:
     """Remove what the exporter notes beside every node: lines of code, with the paths of the machine."""
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the exporters say about their own inner life."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

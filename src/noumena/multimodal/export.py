@@ -2,10 +2,7 @@
 
 import copy
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any, cast
@@ -15,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from noumena.core.errors import ArtifactError, ConfigError, NotSupportedError
+from noumena.core.exporting import quiet_exporters
 from noumena.core.posterior import DiagonalGaussian
 from noumena.multimodal.frontend import FrontEnd
 from noumena.multimodal.inference import Prediction
@@ -107,7 +105,7 @@ class _Inference(nn.Module):
 
 def _exported(network: _Inference, rows: Mapping[str, np.ndarray], outputs: Mapping[str, str]) -> bytes:
     axis = torch.export.Dim("rows")
-    with _quiet():
+    with quiet_exporters():
         program = torch.onnx.export(
             network.eval(),
             tuple(torch.from_numpy(array) for array in rows.values()),
@@ -175,17 +173,3 @@ def _check_installed() -> None:
     for package in _PACKAGES:
         if find_spec(package) is None:
             raise NotSupportedError(f"ONNX needs the package '{package}': pip install 'noumena[multimodal]'")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the exporter says about its own inner life."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
