@@ -18,6 +18,7 @@ from noumena.artifact import save
 from noumena.config import Config, compose
 from noumena.config.compose import check, parse_overrides
 from noumena.config.recipes import read_yaml
+from noumena.config.schema import configurable
 from noumena.core.data import Splits
 from noumena.core.errors import ArtifactError, ConfigError
 from noumena.core.evaluation import Evaluation
@@ -56,6 +57,7 @@ def run_recipe(
     overrides: Sequence[str] = (),
     *,
     files: Sequence[str | Path] = (),
+    study: str | Path | None = None,
     out: str | Path | None = None,
 ) -> RunResult:
     """Train, evaluate and report what a recipe describes.
@@ -64,12 +66,16 @@ def run_recipe(
         recipe: name of a shipped recipe, or path of a YAML file.
         overrides: ``key.path=value``.
         files: further YAML files, merged in order before the overrides.
+        study: a configuration file of the study that the recipe's family comes from; see
+            :func:`noumena.config.compose`.
         out: the run folder; ``runs/<family>-<recipe>-<time>`` when missing.
 
     Raises:
         NoumenaError: of the part that went wrong; see :mod:`noumena.core.errors`.
     """
-    config = with_absolute_paths(compose(recipe, files, overrides))
+    config = with_absolute_paths(compose(recipe, files, overrides, study=study))
+    if study is not None:
+        log.warning(config.description)
     folder = new_run_folder(config, out)
     return _run(config, folder, resume=False)
 
@@ -95,7 +101,9 @@ def _run(config: Config, folder: Path, *, resume: bool) -> RunResult:
         write_text(folder / "config.yaml", f"# recipe: {config.recipe}\n{config.to_yaml()}")
     model = make_model(config)
     started = time.perf_counter()
-    history = model.fit(splits.train, splits.val, splits.test, run_dir=folder, resume=resume, **config.fit)
+    # Test losses are recorded beside those of the validation; without one the test is for the evaluation alone.
+    test = None if splits.val is None else splits.test
+    history = model.fit(splits.train, splits.val, test, run_dir=folder, resume=resume, **config.fit)
     timings["training"] = time.perf_counter() - started
     if not history.is_main:
         return RunResult(folder, config, model, history, None, None)
@@ -224,8 +232,16 @@ def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
 
 
 def open_all(config: Config) -> Splits:
-    """The data of a configuration as one part, ``train``, with every row."""
-    return open_data(replace(config, data={**config.data, "val_fraction": 0.0, "test_fraction": 0.0}))
+    """The data of a configuration as one part, ``train``: every row; of data that are made, not read, the test part."""
+    if not is_made(config):
+        return open_data(replace(config, data={**config.data, "val_fraction": 0.0, "test_fraction": 0.0}))
+    splits = open_data(config)
+    return Splits(splits.test or splits.train, about=splits.about)
+
+
+def is_made(config: Config) -> bool:
+    """Whether the data are made by their reader, as those of a simulated world, and have no file."""
+    return "path" not in configurable(resolve(family(config.family).data[config.data["kind"]]))
 
 
 def bare_config(model: str, schema: Mapping[str, Any], overrides: Sequence[str]) -> Config:

@@ -14,6 +14,7 @@ FAMILIES = {
     "density": "noumena.density",
     "multimodal": "noumena.multimodal",
     "molecules": "noumena.molecules",
+    "worldmodels": "noumena.worldmodels",
 }
 
 

@@ -34,7 +34,7 @@ def changed(tree, path, change):
 
 def complete(name):
     content = copy.deepcopy(find_recipe(name).content)
-    if content["data"]["kind"] != "synthetic":
+    if content["data"]["kind"] not in ("synthetic", "dots", "two-rooms"):
         content["data"].setdefault("path", "some/file")
     return content
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from noumena.cli import data_molecules
+from noumena.cli import data_molecules, data_worldmodels
 from noumena.cli.progress import keeping_finished_jobs, processors, progress_bar
 from noumena.multimodal.softrobot.settings import SoftRobot
 
@@ -20,6 +20,7 @@ _verbs = typer.Typer(no_args_is_help=True, help="Make data by simulation.")
 def register(app: typer.Typer) -> None:
     """Add the group of verbs."""
     data_molecules.register(_verbs)
+    data_worldmodels.register(_verbs)
     app.add_typer(_verbs, name="data")
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 
-def dry_run(recipe: str, files: Sequence[Path], overrides: Sequence[str]) -> dict[str, Any]:
+def dry_run(
+    recipe: str, files: Sequence[Path], overrides: Sequence[str], *, study: Path | None = None
+) -> dict[str, Any]:
     """Check a configuration and, where a path is given, its data.
 
     Returns:
@@ -18,8 +20,10 @@ def dry_run(recipe: str, files: Sequence[Path], overrides: Sequence[str]) -> dic
     from noumena.experiment import make_model, open_data, with_absolute_paths
     from noumena.training import FitSettings
 
-    config = with_absolute_paths(compose(recipe, files, overrides, require_data=False))
+    config = with_absolute_paths(compose(recipe, files, overrides, study=study, require_data=False))
     facts: dict[str, Any] = {"recipe": config.recipe, "model": config.model_name, "configuration": "valid"}
+    if study is not None:
+        facts["study"] = config.description
     if _lacks_path(config):
         return {**facts, "data": "not checked: give data.path=FILE"}
     splits = open_data(config)

@@ -45,13 +45,16 @@ def evaluate(
         other = experiment.open_all(config)
         splits = replace(other, train=experiment.open_data(trained).train, test=other.train)
     else:
-        if not paths:
+        if not overrides:
             raise ConfigError(f"{source} is a model without its run: give the DATA to evaluate it on.")
         # Without the rows it was trained on there is nothing to fit a baseline to.
         name = read_manifest(model_folder(source)).model
         config = experiment.bare_config(name, model.schema, ["evaluate.baselines=false", *overrides])
-        other = experiment.open_all(config)
-        splits = replace(other, test=other.train)
+        if experiment.is_made(config):
+            splits = experiment.open_data(config)
+        else:
+            other = experiment.open_all(config)
+            splits = replace(other, test=other.train)
     evaluation = experiment.evaluate(config, model, splits)
     if output is not None:
         experiment.write_metrics(output, evaluation.metrics)

@@ -22,6 +22,10 @@ def fit(
     config: Annotated[
         list[Path] | None, typer.Option("--config", "-c", help="YAML file merged over the recipe.")
     ] = None,
+    study_config: Annotated[
+        Path | None,
+        typer.Option(help="Configuration of the study that the recipe's family comes from, in place of its sections."),
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/<recipe>-<time> by default.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check configuration and data, train nothing.")] = False,
@@ -29,7 +33,7 @@ def fit(
 ) -> None:
     """Train a model: read, split, fit, evaluate, write the run folder with its report."""
     if resume is not None:
-        if recipe is not None or config or out is not None or dry_run:
+        if recipe is not None or config or study_config or out is not None or dry_run:
             raise ConfigError("--resume RUN takes everything from the run; give it alone.")
         from noumena.experiment import resume_run
 
@@ -40,12 +44,12 @@ def fit(
     if dry_run:
         from noumena.cli.dry_run import dry_run as check
 
-        facts = check(recipe, config or [], overrides or [])
+        facts = check(recipe, config or [], overrides or [], study=study_config)
         typer.echo(json.dumps(facts, indent=2) if as_json else "\n".join(f"{k:<14} {v}" for k, v in facts.items()))
         return
     from noumena.experiment import run_recipe
 
-    show_result(run_recipe(recipe, overrides or [], files=config or [], out=out), as_json)
+    show_result(run_recipe(recipe, overrides or [], files=config or [], study=study_config, out=out), as_json)
 
 
 def show_result(result: Any, as_json: bool) -> None:

@@ -55,3 +55,50 @@ def prosoro(
     else:
         sizes = ", ".join(f"{name} ({size})" for name, size in model.sizes.items())
         typer.echo(f"{sizes}, latent {model.z_dim}, {parameters:,} parameters -> {output}")
+
+
+@_verbs.command(name="jepa-ssl", no_args_is_help=True)
+def jepa_ssl(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="A file epoch=<E>_sample_step=<N>.ckpt, of VICReg or SimCLR.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model folder to make.")],
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML file of the training; that beside CHECKPOINT, or config.yaml there, by default."),
+    ] = None,
+    inputs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="dots|normalised",
+            help="What the model is to take: this library's frames of dots (default with a configuration), or frames "
+            "and actions normalised as for the original (default without).",
+        ),
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Images of structured noise, for --inputs dots; as data.images in a recipe.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing folder.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """A checkpoint of JEPA_SSL_NeurIPS_2022 as a model folder that computes the same."""
+    from noumena.registry import family, resolve
+
+    options = {} if images is None else {"images": images}
+    model = resolve(family("worldmodels").importers["jepa-ssl"])(checkpoint, config=config, inputs=inputs, **options)
+    model.save(output, overwrite=overwrite)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    facts = {
+        "objective": model.objective,
+        "latent_size": model.latent_size,
+        "parameters": parameters,
+        "inputs": "dots" if model.schema["kind"] == "dots" else "normalised",
+        "output": str(output),
+    }
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        typer.echo(
+            f"{facts['objective']}, latent {facts['latent_size']}, {parameters:,} parameters, takes {facts['inputs']} "
+            f"-> {output}"
+        )

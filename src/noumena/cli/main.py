@@ -18,6 +18,7 @@ from noumena.cli import (
     infer,
     interpolate,
     listings,
+    plan,
     sample,
 )
 from noumena.core.errors import NoumenaError
@@ -58,7 +59,7 @@ def options(
     logging.getLogger("noumena").setLevel(logging.INFO)
 
 
-for verbs in (fit, evaluate, data_verbs, infer, sample, interpolate, export, import_model, data, listings, demo):
+for verbs in (fit, evaluate, plan, data_verbs, infer, sample, interpolate, export, import_model, data, listings, demo):
     verbs.register(app)
 
 

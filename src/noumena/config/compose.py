@@ -9,10 +9,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from noumena.config.recipes import find_recipe, read_yaml
+from noumena.config.recipes import Recipe, find_recipe, read_yaml
 from noumena.config.schema import check_section
 from noumena.core.errors import ArtifactError, ConfigError, did_you_mean
-from noumena.registry import family, model_class, model_names, resolve
+from noumena.registry import families, family, model_class, model_names, resolve
 from noumena.training.settings import FitSettings
 
 _SECTIONS = ("description", "model", "data", "fit", "evaluate")
@@ -58,27 +58,47 @@ class Config:
 
 
 def compose(
-    recipe: str, files: Sequence[str | Path] = (), overrides: Sequence[str] = (), *, require_data: bool = True
+    recipe: str,
+    files: Sequence[str | Path] = (),
+    overrides: Sequence[str] = (),
+    *,
+    study: str | Path | None = None,
+    require_data: bool = True,
 ) -> Config:
-    """Merge and check; later wins: recipe, then ``files`` in order, then ``overrides``.
+    """Merge and check; later wins: recipe, then ``study``, then ``files`` in order, then ``overrides``.
 
     Args:
         recipe: name of a shipped recipe, or path of a YAML file.
         files: further YAML files.
         overrides: ``key.path=value`` with the value in YAML.
+        study: a configuration file of the study that the recipe's family comes from. It describes a whole experiment,
+            so that the sections it gives take the place of the recipe's.
         require_data: refuse a configuration whose reader lacks a required key, such as ``data.path``.
 
     Raises:
         ConfigError: unknown keys, wrong types, values out of range, unreadable files.
     """
     found = find_recipe(recipe)
-    layers = [found.content, *(read_yaml(Path(file)) for file in files), parse_overrides(overrides)]
+    content = found.content if study is None else {**found.content, **_study_sections(found, study)}
+    layers = [content, *(read_yaml(Path(file)) for file in files), parse_overrides(overrides)]
     try:
         merged = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"the configuration cannot be merged: {' '.join(str(error).split())}.") from error
     assert isinstance(merged, dict)
     return check({str(key): value for key, value in merged.items()}, found.name, require_data=require_data)
+
+
+def _study_sections(recipe: Recipe, study: str | Path) -> dict[str, Any]:
+    model = recipe.content.get("model")
+    name = str(model.get("name")) if isinstance(model, dict) else ""
+    entry = family(name.partition("/")[0])
+    if not entry.study:
+        known = [other.name for other in families() if other.study]
+        raise ConfigError(
+            f"the family '{entry.name}' takes no configurations of a study; recipes of {', '.join(known)} do."
+        )
+    return resolve(entry.study)(study)
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from noumena.core.data import Dataset
+from noumena.core.data import Dataset, FreshDataset
 from noumena.core.errors import ConfigError
 from noumena.core.seeding import Noise, fold
 
@@ -113,15 +113,16 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Minibatch]:
         epoch = self.sampler.epoch if self.sampler.shuffle else 0
+        dataset = self.dataset.at_epoch(epoch) if isinstance(self.dataset, FreshDataset) else self.dataset
         # The whole order travels to the data once, not batch by batch.
-        parts = self.sampler.indices().to(self.dataset.device).split(self.batch_size)
+        parts = self.sampler.indices().to(dataset.device).split(self.batch_size)
         for position in range(self.start, len(parts)):
-            yield self._share(parts[position], fold(self.seed, epoch, position))
+            yield self._share(dataset, parts[position], fold(self.seed, epoch, position))
 
-    def _share(self, index: Tensor, seed: int) -> Minibatch:
+    def _share(self, dataset: Dataset, index: Tensor, seed: int) -> Minibatch:
         total = len(index)
         if self.world_size == 1:
-            return Minibatch(self.dataset.batch(index), total, 1.0, Noise(seed))
+            return Minibatch(dataset.batch(index), total, 1.0, Noise(seed))
         first = total * self.rank // self.world_size
         last = total * (self.rank + 1) // self.world_size
         size = last - first
@@ -129,4 +130,4 @@ class BatchLoader:
         # because every process must take part in the gradient exchange.
         own = index[first:last] if size else index[:1]
         noise = Noise(seed, start=first if size else 0, total=total)
-        return Minibatch(self.dataset.batch(own), size, size * self.world_size / total, noise)
+        return Minibatch(dataset.batch(own), size, size * self.world_size / total, noise)

@@ -42,6 +42,15 @@ class Dataset(Protocol):
         ...
 
 
+@runtime_checkable
+class FreshDataset(Dataset, Protocol):
+    """Samples that are made when they are asked for, new ones in each epoch."""
+
+    def at_epoch(self, epoch: int) -> Dataset:
+        """The samples of an epoch, a function of the dataset's seed and ``epoch``; those of epoch 0 are its own."""
+        ...
+
+
 @dataclass(frozen=True)
 class Splits:
     """The parts of one data set, and how they were made.

@@ -28,6 +28,8 @@ class Family:
         features: name to the function that computes columns from the data alone, for ``noumena encode`` to add to the
             latents; called as ``function(rows, schema)``.
         importers: name of an original code to the function that makes a model from one of its files.
+        study: function that translates a configuration file of the study the family comes from, for ``noumena fit
+            --study-config``; called with the path, it returns sections of a recipe. Empty if there is none.
         demo: the recipe ``noumena demo`` trains and its overrides; empty if the family takes no part.
     """
 
@@ -42,4 +44,5 @@ class Family:
     tables: Mapping[str, str] = field(default_factory=dict[str, str])
     features: Mapping[str, str] = field(default_factory=dict[str, str])
     importers: Mapping[str, str] = field(default_factory=dict[str, str])
+    study: str = ""
     demo: tuple[str, ...] = ()

@@ -68,6 +68,16 @@ class IsotropicGaussian(DiagonalGaussian):
         super().__init__(mean, log_var)
 
 
+class PointMass(DiagonalGaussian):
+    """The posterior of an encoder that gives one vector: all mass at ``mean``, a normal distribution of variance 0.
+
+    Its samples are its mean; its KL divergence to the standard normal is infinite.
+    """
+
+    def __init__(self, mean: Tensor, log_var: Tensor | None = None) -> None:
+        super().__init__(mean, mean.new_full((1,), -torch.inf) if log_var is None else log_var)
+
+
 def active_units(mean: Tensor, threshold: float = 0.01) -> int:
     """Number of latent dimensions whose posterior mean varies over the data (Burda et al. 2016, section 5).
 

@@ -5,7 +5,7 @@ killed and resumed therefore needs no saved generator state to draw the same num
 that is spread over several processes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -50,7 +50,7 @@ def seed_global(seed: int, device: torch.device) -> None:
 
 
 class Noise:
-    """Standard normal draws for the rows of one minibatch.
+    """Random draws for the rows of one minibatch.
 
     A row draws the same numbers whether its minibatch is computed by one process or shared among several: each
     process draws for the whole minibatch and keeps its own rows. That is what makes distributed training follow
@@ -71,8 +71,15 @@ class Noise:
 
     def normal_like(self, x: Tensor) -> Tensor:
         """Standard normal noise of the shape, dtype and device of ``x``, whose first axis is the rows."""
+        return self._own(torch.randn, x)
+
+    def uniform_like(self, x: Tensor) -> Tensor:
+        """Uniform noise in [0, 1) of the shape, dtype and device of ``x``, whose first axis is the rows."""
+        return self._own(torch.rand, x)
+
+    def _own(self, draw: Callable[..., Tensor], x: Tensor) -> Tensor:
         if self._generator is None or self._generator.device != x.device:
             self._generator = torch.Generator(x.device).manual_seed(self.seed)
         rows = x.shape[0] if self._total is None else self._total
-        noise = torch.randn((rows, *x.shape[1:]), generator=self._generator, dtype=x.dtype, device=x.device)
+        noise = draw((rows, *x.shape[1:]), generator=self._generator, dtype=x.dtype, device=x.device)
         return noise if self._total is None else noise[self._start : self._start + x.shape[0]]

@@ -65,7 +65,8 @@ class Recorder(pl.Callback):
             self.best_loss = loss
             self.history.best_epoch = trainer.current_epoch
             self.epochs_without_improvement = 0
-            _copy(module.model.state_dict(), self.best_weights)
+            if self.settings.keep == "best":
+                _copy(module.model.state_dict(), self.best_weights)
             return
         self.epochs_without_improvement += 1
         if self.settings.patience is not None and self.epochs_without_improvement >= self.settings.patience:

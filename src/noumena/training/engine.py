@@ -41,7 +41,7 @@ def fit(
     resume: bool = False,
     **options: Any,
 ) -> History:
-    """Train ``model`` and leave it with its best weights, in evaluation mode.
+    """Train ``model`` and leave it with its best weights (or its last, see ``keep``), in evaluation mode.
 
     Args:
         model: any Noumena model. Sizes it leaves open are inferred from ``train``.
@@ -136,8 +136,12 @@ def _identity(
         "data": train.fingerprint(),
         "validation data": None if val is None else val.fingerprint(),
         **fixed,
-        **({"max_epochs": settings.max_epochs} if settings.lr_schedule == "cosine" else {}),
+        **({"max_epochs": settings.max_epochs} if _stretched(settings) else {}),
     }
+
+
+def _stretched(settings: FitSettings) -> bool:
+    return settings.lr_schedule == "cosine" and settings.schedule_epochs is None
 
 
 def _trainer(settings: FitSettings, folder: Path | None, callbacks: list[pl.Callback], *, has_val: bool) -> pl.Trainer:

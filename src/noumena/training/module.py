@@ -15,10 +15,12 @@ from noumena.core.posterior import active_units
 from noumena.core.seeding import Noise, fold, seed_global
 from noumena.training.data import DataModule
 from noumena.training.diagnosis import explain_divergence
+from noumena.training.lars import LARS
 from noumena.training.meter import Meter
 from noumena.training.settings import FitSettings
 
 _EVALUATION_SPLITS = ("val", "test")
+_LARS_BATCH = 256  # samples that the rate of LARS is given for
 
 
 class TrainingModule(pl.LightningModule):
@@ -60,10 +62,7 @@ class TrainingModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser and schedule of the settings; fused kernels where the device has them."""
         settings = self.settings
-        cls = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-        # Under a gradient scaler a fused step unscales inside, where clipping could not see the true norm.
-        fused = self.device.type in ("cpu", "cuda") and settings.precision != "16-mixed"
-        optimizer = cls(self.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
+        optimizer = self._optimizer()
         if settings.lr_schedule == "constant":
             return optimizer
         if settings.lr_schedule == "cosine":
@@ -74,6 +73,17 @@ class TrainingModule(pl.LightningModule):
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=settings.lr_factor, patience=patience)
         monitor = "val_loss" if self.trainer.enable_validation else "train_loss"
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": monitor}}
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        settings = self.settings
+        if settings.optimizer == "lars":
+            rate = settings.lr * settings.batch_size / _LARS_BATCH
+            return LARS(self.parameters(), rate, weight_decay=settings.weight_decay)
+        cls = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+        # Under a gradient scaler a fused step unscales inside, where clipping could not see the true norm.
+        fused = self.device.type in ("cpu", "cuda") and settings.precision != "16-mixed"
+        betas = (0.9, settings.beta2)
+        return cls(self.parameters(), settings.lr, betas, weight_decay=settings.weight_decay, fused=fused)
 
     @property
     def _steps_per_epoch(self) -> int:
@@ -110,7 +120,7 @@ class TrainingModule(pl.LightningModule):
         terms = self.model.loss(minibatch.data, noise=minibatch.noise)
         self.eval_meters[dataloader_idx].add(terms, minibatch.size, self.trainer.global_step)
         if batch_idx == 0 and dataloader_idx == 0:
-            self.active_units = active_units(self.model.encode(minibatch.data).mean.flatten(1))
+            self.active_units = active_units(self.model.encode(minibatch.data).mean.flatten(0, -2))
 
     def _minibatch(self, batch: Any, batch_idx: int) -> Minibatch:
         if isinstance(batch, Minibatch):
@@ -151,14 +161,17 @@ class TrainingModule(pl.LightningModule):
 
 
 def _cosine(steps_per_epoch: int, settings: FitSettings) -> Callable[[int], float]:
-    total = settings.max_epochs * steps_per_epoch
+    total = (settings.schedule_epochs or settings.max_epochs) * steps_per_epoch
     warmup = round(settings.warmup_epochs * steps_per_epoch)
+    passed = round(settings.schedule_start * steps_per_epoch)
 
     def rate(step: int) -> float:
+        step += passed
         if step < warmup:
             return (step + 1) / warmup
         # Loshchilov & Hutter 2017, eq. 5, one cycle.
         progress = (step - warmup) / max(1, total - warmup)
-        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+        falling = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+        return settings.lr_floor + (1.0 - settings.lr_floor) * falling
 
     return rate

@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args
 from noumena.core.errors import ConfigError, did_you_mean
 from noumena.core.losses import BetaScheduleKind
 
-Optimizer = Literal["adam", "adamw"]
+Optimizer = Literal["adam", "adamw", "lars"]
+Keep = Literal["best", "last"]
 LRSchedule = Literal["constant", "plateau", "cosine"]
 Logger = Literal["none", "tensorboard", "wandb"]
 Precision = Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "bf16-true"]
@@ -21,14 +22,22 @@ class FitSettings:
         max_epochs: passes over the training data at most.
         batch_size: samples per optimiser step, over all processes together.
         lr: learning rate.
-        optimizer: Adam, or AdamW with decoupled weight decay.
+        optimizer: Adam; AdamW with decoupled weight decay; or LARS (momentum 0.9, eta 0.001), whose rate is ``lr`` per
+            256 samples of the batch.
         weight_decay: of the optimiser.
+        beta2: decay of Adam's second moment.
         lr_schedule: ``constant``; ``plateau`` multiplies the rate by ``lr_factor`` after ``lr_patience`` epochs
-            without improvement; ``cosine`` rises linearly for ``warmup_epochs`` and falls to 0 at ``max_epochs``.
+            without improvement; ``cosine`` rises linearly for ``warmup_epochs`` and falls to ``lr_floor`` times the
+            rate at ``max_epochs``.
         lr_factor, lr_patience: of the plateau schedule; the patience is half of ``patience`` when missing.
-        warmup_epochs: of the cosine schedule.
+        warmup_epochs, lr_floor: of the cosine schedule.
+        schedule_epochs: length of the cosine schedule, where training is to stop before its end; ``max_epochs`` when
+            missing.
+        schedule_start: epochs that the cosine schedule counts as passed before the first step.
         patience: epochs without a lower validation loss after which training stops; ``None`` never stops early.
-            The best weights are restored either way. Without validation data the last weights are kept.
+            Without validation data the last weights are kept.
+        keep: the weights with the lowest validation loss, or the last ones, for a loss that says little about how
+            good the latents are.
         min_delta: improvement of the validation loss that counts as one.
         gradient_clip: largest norm of the gradient; ``None`` does not clip.
         beta_schedule, beta_period_epochs: see :class:`~noumena.core.losses.BetaSchedule`.
@@ -46,10 +55,15 @@ class FitSettings:
     lr: float = 1e-3
     optimizer: Optimizer = "adam"
     weight_decay: float = 0.0
+    beta2: float = 0.999
     lr_schedule: LRSchedule = "plateau"
     lr_factor: float = 0.5
     lr_patience: int | None = None
     warmup_epochs: float = 0.0
+    lr_floor: float = 0.0
+    schedule_epochs: int | None = None
+    schedule_start: float = 0.0
+    keep: Keep = "best"
     patience: int | None = 15
     min_delta: float = 0.0
     gradient_clip: float | None = None
@@ -83,6 +97,9 @@ class FitSettings:
                 raise ConfigError(f"fit.{name}: expected a finite number above 0, got {value}.")
         if not 0.0 < self.lr_factor < 1.0:
             raise ConfigError(f"fit.lr_factor: expected a number between 0 and 1, got {self.lr_factor}.")
+        for name in ("beta2", "lr_floor"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"fit.{name}: expected a number from 0 to below 1, got {getattr(self, name)}.")
         if "spawn" in self.strategy or "notebook" in self.strategy or "fork" in self.strategy:
             raise ConfigError(
                 f"fit.strategy: '{self.strategy}' trains in copies whose history and best weights would be lost. "
@@ -105,6 +122,7 @@ class FitSettings:
 
 _CHOICES = {
     "optimizer": get_args(Optimizer),
+    "keep": get_args(Keep),
     "lr_schedule": get_args(LRSchedule),
     "beta_schedule": get_args(BetaScheduleKind),
     "precision": get_args(Precision),
@@ -116,6 +134,9 @@ _AT_LEAST = {
     "weight_decay": 0.0,
     "lr_patience": 0,
     "warmup_epochs": 0.0,
+    "lr_floor": 0.0,
+    "schedule_epochs": 1,
+    "schedule_start": 0.0,
     "patience": 1,
     "min_delta": 0.0,
     "devices": 1,

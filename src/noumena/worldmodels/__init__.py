@@ -1,0 +1,23 @@
+"""Latent states of video and how actions change them: learned without labels, probed, and used to plan."""
+
+from noumena.core.family import Family
+
+FAMILY = Family(
+    name="worldmodels",
+    summary="video and actions: latent states with dynamics (JEPA, RSSM), probed and used to plan",
+    models={
+        "jepa": "noumena.worldmodels.jepa:JEPA",
+        "rssm": "noumena.worldmodels.rssm:RSSM",
+        "supervised": "noumena.worldmodels.baselines:Supervised",
+        "random": "noumena.worldmodels.baselines:Random",
+    },
+    data={
+        "dots": "noumena.worldmodels.dots.data:open_dots",
+        "two-rooms": "noumena.worldmodels.environments.data:open_two_rooms",
+        "episodes": "noumena.worldmodels.episodes.data:open_episodes",
+    },
+    stream="noumena.worldmodels.episodes.stream:stream_sequences",
+    evaluate="noumena.worldmodels.evaluate:evaluate",
+    importers={"jepa-ssl": "noumena.worldmodels.importing:import_jepa_ssl"},
+    study="noumena.worldmodels.migration.sections:recipe_sections",
+)

@@ -1,0 +1,1 @@
+"""Episodes of one's own: recordings of frames and actions, read from files or made in a gymnasium environment."""

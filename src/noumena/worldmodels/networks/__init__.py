@@ -1,0 +1,1 @@
+"""Encoders of frames, predictors of latents, decoders of frames: tensors in, tensors out."""

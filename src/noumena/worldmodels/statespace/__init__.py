@@ -1,0 +1,1 @@
+"""Recurrent state-space models: the corrected one and the study's."""
