@@ -1,6 +1,6 @@
 """RMSE of positions in imagined futures against the level of noise, for all methods: the figure of the study.
 
-    python benchmarks/worldmodels_noise.py --methods robust vicreg --kinds fixed-uniform --levels 1 --seeds 0 1 2
+    python benchmarks/worldmodels_noise.py --methods jepa-robust vicreg --kinds fixed-uniform --levels 1 --seeds 0 1 2
 
 Each result is one line of JSON in ``--out``; what is there already is not computed again, so that a run can be stopped
 and continued, and extended by further methods. ``--table`` prints what is there, ``--figure FILE`` draws it.
@@ -32,7 +32,7 @@ KINDS: dict[str, list[str]] = {
     "three-dots-fixed": ["data.dots=multiple", "data.noise=uniform", "data.fixed={level}"],
 }
 METHODS: dict[str, list[str]] = {
-    "robust": ["worldmodels/jepa-robust"],
+    "jepa-robust": ["worldmodels/jepa-robust"],
     "vicreg": ["worldmodels/jepa-robust", "model.swap=never"],
     "always": ["worldmodels/jepa-robust", "model.swap=always"],
     "no-episode": ["worldmodels/jepa-robust", "model.episode_dim=0"],
@@ -42,7 +42,7 @@ METHODS: dict[str, list[str]] = {
     "rssm": ["worldmodels/dots-rssm"],
     "simclr": ["worldmodels/dots-simclr"],
     "idm": ["worldmodels/dots-idm"],
-    "study-vicreg": ["worldmodels/dots-vicreg"],
+    "study": ["worldmodels/dots-vicreg"],
 }
 
 
@@ -55,7 +55,7 @@ def run(method: str, kind: str, level: float, seed: int, overrides: Sequence[str
     from noumena.config import compose
 
     recipe, *own = METHODS[method]
-    noise = [entry.format(level=level) for entry in KINDS[kind]]
+    noise = ["data.fixed=0.0", "data.changing=0.0", *(entry.format(level=level) for entry in KINDS[kind])]
     config = compose(recipe, [], [*own, *noise, f"fit.seed={seed}", f"data.seed={seed}", *overrides])
     splits = experiment.open_data(config)
     model = experiment.make_model(config)

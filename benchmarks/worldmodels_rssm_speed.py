@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from noumena.core.seeding import Noise
-from noumena.worldmodels.networks.encoders import make_encoder
 from noumena.worldmodels.rssm import RSSM
 from noumena.worldmodels.sequences import Sequences
 
@@ -29,12 +28,22 @@ def two_layers() -> nn.Sequential:
     return nn.Sequential(nn.Linear(2 * STATE, STATE), nn.ReLU(), nn.Linear(STATE, STATE), nn.ReLU())
 
 
+def encoder() -> nn.Sequential:
+    """MeNet5 of width 2."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 32, 5, 2, 2), nn.ReLU(), nn.BatchNorm2d(32)),
+        *(nn.Conv2d(32, 64, 5, 2, 2), nn.ReLU(), nn.BatchNorm2d(64)),
+        *(nn.Conv2d(64, 64, 3, 1, 1), nn.ReLU(), nn.BatchNorm2d(64)),
+        *(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(576, STATE)),
+    )
+
+
 class Plain(nn.Module):
     """The study's model, step by step."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = make_encoder("menet5", FRAME, width=2, latent_dim=STATE)
+        self.encoder = encoder()
         self.prior_mean, self.prior_spread = nn.Linear(STATE, STATE), nn.Linear(STATE, STATE)
         self.posterior_mean, self.posterior_spread = two_layers(), two_layers()
         self.input, self.cell = nn.Linear(STATE + 2, STATE), nn.GRUCell(STATE, STATE)

@@ -3,9 +3,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noumena.core.batches import BatchLoader, Order
-from noumena.core.errors import ConfigError
-from noumena.density.table import as_table
+from noumena.core.batches import BatchLoader, Order, batches_per_epoch
+from noumena.core.data import FreshDataset
+from noumena.core.errors import ConfigError, DataError
+from noumena.density.table import Table, as_table
 
 quick = settings(max_examples=60, deadline=None)
 sizes = st.integers(1, 60)
@@ -141,3 +142,62 @@ def test_a_process_without_samples_of_its_own_takes_part_with_weight_zero():
 def test_a_batch_size_that_leaves_a_process_without_samples_is_refused(batch_size, world_size):
     with pytest.raises(ConfigError, match=r"fit\.batch_size"):
         BatchLoader(numbered(10), batch_size, world_size=world_size)
+
+
+class FreshNumbers(Table):
+    """Rows whose only column is 1000 times the epoch plus the row's number."""
+
+    def at_epoch(self, epoch):
+        return as_table(self.rows + 1000.0 * epoch)
+
+
+def fresh_numbers(n):
+    table = numbered(n)
+    return FreshNumbers(table.rows, table.columns, layout=table.layout)
+
+
+def test_data_made_on_the_fly_are_new_in_each_epoch_of_training_wherever_it_starts():
+    assert isinstance(fresh_numbers(3), FreshDataset)
+    loader = BatchLoader(fresh_numbers(10), 4, seed=1, shuffle=True)
+    for epoch in (0, 1, 5, 1):
+        rows = sorted(row for batch in seen(at_epoch(loader, epoch)) for row in batch)
+        assert rows == [1000.0 * epoch + number for number in range(10)]
+    resumed = BatchLoader(fresh_numbers(10), 4, seed=1, shuffle=True, start=2)
+    assert seen(at_epoch(resumed, 5)) == seen(at_epoch(loader, 5))[2:]
+
+
+def test_data_made_on_the_fly_stay_the_same_where_epochs_are_compared():
+    loader = BatchLoader(fresh_numbers(10), 4, seed=1)
+    assert seen(at_epoch(loader, 0)) == seen(at_epoch(loader, 7))
+
+
+def test_processes_share_the_data_of_the_same_epoch():
+    loaders = [
+        at_epoch(BatchLoader(fresh_numbers(10), 4, seed=1, shuffle=True, rank=rank, world_size=2), 3) for rank in (0, 1)
+    ]
+    rows = sorted(row for loader in loaders for batch in seen(loader) for row in batch)
+    assert rows == [3000.0 + number for number in range(10)]
+
+
+@quick
+@given(st.integers(2, 80), st.integers(1, 3), st.integers(1, 3), st.integers(0, 20), st.integers(0, 3))
+def test_a_rest_too_small_for_a_loss_joins_the_minibatch_before(n, least, world_size, more, start):
+    batch_size = least * world_size + more
+    if least > 1 and n < least * world_size:
+        return
+    options = {"seed": 3, "shuffle": True, "world_size": world_size, "least": least}
+    loaders = [BatchLoader(numbered(n), batch_size, rank=rank, **options) for rank in range(world_size)]
+    shares = list(zip(*loaders, strict=True))
+    assert len(shares) == batches_per_epoch(n, batch_size, least=least, world_size=world_size)
+    assert all(share.size >= least for minibatch in shares for share in minibatch) or least == 1
+    rows = [row for minibatch in shares for share in minibatch if share.size for row in share.data.flatten().tolist()]
+    assert rows == [row for batch in seen(BatchLoader(numbered(n), n, seed=3, shuffle=True)) for row in batch]
+    rest = BatchLoader(numbered(n), batch_size, start=min(start, len(shares)), **options)
+    assert len(rest) == len(list(rest)) == len(shares) - min(start, len(shares))
+
+
+def test_too_few_samples_or_too_small_minibatches_for_a_loss_are_refused():
+    with pytest.raises(ConfigError, match=r"fit\.batch_size: expected at least 4, got 3"):
+        BatchLoader(numbered(10), 3, least=2, world_size=2)
+    with pytest.raises(DataError, match="needs 4 at least; a part of the data has 3"):
+        BatchLoader(numbered(3), 8, least=2, world_size=2)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Independent, Normal, kl_divergence
 
-from noumena.core.posterior import DiagonalGaussian, IsotropicGaussian, active_units
+from noumena.core.posterior import DiagonalGaussian, IsotropicGaussian, PointMass, active_units
 
 gaussians = settings(max_examples=60, deadline=None)
 shapes = st.tuples(st.integers(1, 7), st.integers(1, 9))
@@ -160,3 +160,19 @@ def test_active_units_counts_the_dimensions_whose_mean_varies(active, dead, seed
 
 def test_active_units_of_one_row_are_none():
     assert active_units(torch.randn(1, 4)) == 0
+
+
+def test_every_sample_of_a_point_mass_is_its_mean_and_its_kl_is_infinite():
+    mean = torch.tensor([[1.5, -2.0, 0.0], [0.0, 0.0, 3.0]])
+    posterior = PointMass(mean)
+    assert torch.equal(posterior.sample(torch.Generator().manual_seed(0)), mean)
+    assert torch.equal(posterior.std, torch.zeros_like(mean))
+    assert posterior.kl().tolist() == [math.inf, math.inf]
+
+
+def test_the_gradient_of_a_sample_of_a_point_mass_is_that_of_its_mean():
+    mean = torch.ones(2, 3, requires_grad=True)
+    PointMass(mean).sample().sum().backward()
+    assert mean.grad is not None
+    assert torch.equal(mean.grad, torch.ones(2, 3))
+    assert not PointMass(mean).detach().mean.requires_grad

@@ -40,16 +40,23 @@ def test_streams_of_neighbouring_seeds_are_uncorrelated():
 
 
 @quick
-@given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 2**32))
-def test_shares_of_a_minibatch_laid_side_by_side_are_the_whole(total, processes, seed):
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 2**32), st.sampled_from(["normal_like", "uniform_like"]))
+def test_shares_of_a_minibatch_laid_side_by_side_are_the_whole(total, processes, seed, kind):
     whole = Noise(seed)
     edges = [total * rank // processes for rank in range(processes + 1)]
     shares = [Noise(seed, start=edges[rank], total=total) for rank in range(processes)]
     for width in (3, 5):  # the second draw of a step as well as the first
         together = [
-            share.normal_like(torch.zeros(edges[rank + 1] - edges[rank], width)) for rank, share in enumerate(shares)
+            getattr(share, kind)(torch.zeros(edges[rank + 1] - edges[rank], width)) for rank, share in enumerate(shares)
         ]
-        assert torch.equal(torch.cat(together), whole.normal_like(torch.zeros(total, width)))
+        assert torch.equal(torch.cat(together), getattr(whole, kind)(torch.zeros(total, width)))
+
+
+def test_uniform_noise_fills_the_unit_interval_evenly():
+    draws = Noise(4).uniform_like(torch.zeros(20_000))
+    assert 0.0 <= float(draws.min()) < 0.01
+    assert 0.99 < float(draws.max()) < 1.0
+    assert (draws.histc(10, 0.0, 1.0) - 2000).abs().max() < 5 * 2000**0.5
 
 
 def test_noise_of_one_seed_is_the_same_again_and_its_second_draw_is_another():

@@ -49,6 +49,15 @@ def test_the_weights_kept_are_those_with_the_lowest_validation_loss():
     assert losses(model, data, "test") == pytest.approx(history["test_loss"][best], rel=1e-6)
 
 
+def test_the_last_weights_are_kept_where_the_loss_says_little():
+    train, val = as_table(rows(60)), as_table(rows(40, seed=7))
+    model = small()
+    history = model.fit(train, val, keep="last", **QUICK | {"max_epochs": 25, "patience": None, "lr": 0.05, "seed": 3})
+    assert int(np.argmin(history["val_loss"])) < 24, "the case needs a best epoch before the last"
+    data = DataModule(train, val, batch_size=32, seed=3)
+    assert losses(model, data, "val") == pytest.approx(history["val_loss"][-1], rel=1e-6)
+
+
 def test_without_validation_data_the_last_weights_are_kept():
     model = small()
     history = model.fit(rows(60), **QUICK)

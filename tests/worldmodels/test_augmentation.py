@@ -4,11 +4,13 @@ import torch
 from noumena.worldmodels.augmentation import (
     THRESHOLD,
     background_share,
-    find_drift,
+    find_background,
+    ordered,
     rolled,
     shifts,
     swap_backgrounds,
 )
+from noumena.worldmodels.dots.data import open_dots
 
 
 def walkers(n: int = 24, steps: int = 17, size: int = 16, seed: int = 0) -> torch.Tensor:
@@ -83,8 +85,39 @@ def test_the_share_ignores_brightness_and_what_all_sequences_have_in_common():
 @pytest.mark.parametrize("drift", [[0.0, 0.0], [0.5, 0.0], [0.0, -0.25], [1.0, 0.0]])
 def test_the_drift_of_backgrounds_is_found(drift: list[float]):
     frames = walkers() + drifting(fixed(), drift)
-    assert find_drift(frames).tolist() == pytest.approx(drift, abs=0.13)
+    assert find_background(frames).drift.tolist() == pytest.approx(drift, abs=0.13)
 
 
 def test_without_a_background_no_drift_is_found():
-    assert find_drift(walkers()).tolist() == [0.0, 0.0]
+    assert find_background(walkers()).drift.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 16, 17, 31])
+def test_values_are_ordered_over_time(steps: int):
+    frames = torch.rand(3, steps, 2, 4, generator=torch.Generator().manual_seed(steps))
+    torch.testing.assert_close(torch.stack(ordered(frames), 1), frames.sort(dim=1).values, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_of_what_moves_next_to_nothing_is_left_in_the_background_whether_bright_or_dark(sign: float):
+    lingering = torch.zeros(24, 17, 1, 16, 16)
+    lingering[:, :8, :, 4:6, 4:6] = sign  # nearly half of the time at one place
+    image = fixed()
+    frames = sign * walkers() + lingering + image
+    found = find_background(frames)
+    assert found.quantile == pytest.approx(0.08 if sign > 0 else 0.92)
+    donors = torch.arange(24).flip(0)[:, None].expand(-1, 17)
+    swapped = swap_backgrounds(frames, donors, found.drift, found.quantile)
+    torch.testing.assert_close(swapped, frames - image + image.flip(0))
+
+
+def test_the_median_is_taken_where_noise_hides_what_moves():
+    noisy = fixed() + torch.randn(24, 17, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert find_background(walkers() + noisy).quantile == 0.5
+
+
+@pytest.mark.parametrize("steps", [2, 3, 5, 6, 8, 9, 17])
+@pytest.mark.parametrize("sign", [1.0, -1.0], ids=["bright", "dark"])
+def test_things_that_linger_in_short_sequences_are_no_background(steps, sign):
+    frames = sign * open_dots(steps=steps, sequences=96, test_sequences=0).train.batch(torch.arange(96)).frames
+    assert find_background((frames - frames.mean()) / frames.std()).share < THRESHOLD

@@ -1,5 +1,6 @@
 import importlib
 import sys
+from typing import ClassVar
 
 import gymnasium
 import h5py
@@ -17,7 +18,7 @@ from noumena.worldmodels.episodes.stream import stream_sequences
 class Counter(gymnasium.Env):
     """Shows how often it was stepped; ends after as many steps as the seed says."""
 
-    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    metadata: ClassVar = {"render_modes": ["rgb_array"]}
 
     def __init__(self, observation, action, render_mode=None):
         self.observation_space = observation
@@ -161,3 +162,16 @@ def test_a_missing_gymnasium_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "noumena.worldmodels.environments.gym", raising=False)
     with pytest.raises(NotSupportedError, match="noumena\\[rl\\]"):
         importlib.import_module("noumena.worldmodels.environments.gym")
+
+
+def test_a_package_that_an_environment_asks_for_at_its_first_picture_is_named(tmp_path):
+    class DependencyNotInstalled(Exception):
+        pass
+
+    class Hungry(Counter):
+        def render(self):
+            raise DependencyNotInstalled("pygame is not installed, run `pip install pygame`")
+
+    with pytest.raises(NotSupportedError, match="needs a package that is missing: pygame is not installed"):
+        collect(Hungry(VECTOR, BOX, "rgb_array"), tmp_path / "a.h5", episodes=1)
+    assert not list(tmp_path.iterdir())

@@ -308,6 +308,8 @@ def test_tensors_that_make_no_model_are_refused(checkpoint, change, message):
 def test_files_that_are_no_checkpoints_are_refused(tmp_path):
     with pytest.raises(ArtifactError, match="no such file"):
         import_jepa_ssl(tmp_path / "none.ckpt")
+    with pytest.raises(ArtifactError, match=r"is a folder; name the \.ckpt file in it"):
+        import_jepa_ssl(tmp_path)
     (tmp_path / "text.ckpt").write_text("weights")
     with pytest.raises(ArtifactError, match="damaged"):
         import_jepa_ssl(tmp_path / "text.ckpt")

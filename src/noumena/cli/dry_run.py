@@ -60,7 +60,8 @@ def _one_batch(model: Any, train: Any, batch_size: int) -> tuple[str, int]:
 
     from noumena.core.batches import BatchLoader
 
-    batch = next(iter(BatchLoader(train, batch_size)))
+    loader = BatchLoader(train, batch_size, least=model.least_batch)
+    batch = next(iter(loader))
     saved: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -71,4 +72,4 @@ def _one_batch(model: Any, train: Any, batch_size: int) -> tuple[str, int]:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model.loss(batch.data, noise=batch.noise)
     shape = tuple(batch.data.shape) if hasattr(batch.data, "shape") else batch.size
-    return f"{shape} of {-(-len(train) // batch_size)} per epoch", sum(saved.values())
+    return f"{shape} of {loader.batches_per_epoch} per epoch", sum(saved.values())

@@ -25,8 +25,13 @@ def plan(
     horizon: Annotated[int, typer.Option(min=1, help="Actions of a plan.")] = 8,
     replan_every: Annotated[int, typer.Option(min=1, help="Actions taken of each plan.")] = 2,
     roadmap: Annotated[
-        bool, typer.Option(help="Count steps on a roadmap of remembered frames, or take the straight distance.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--roadmap/--no-roadmap",
+            help="Count steps on a roadmap of remembered frames, or take the straight distance; by default the former "
+            "where there are walls.",
+        ),
+    ] = None,
     walks: Annotated[
         int, typer.Option(min=2, help="Random walks in the world for the roadmap and the readout.")
     ] = 1024,

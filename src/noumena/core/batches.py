@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from noumena.core.data import Dataset, FreshDataset
-from noumena.core.errors import ConfigError
+from noumena.core.errors import ConfigError, DataError
 from noumena.core.seeding import Noise, fold
 
 
@@ -60,6 +60,13 @@ class Order:
         return torch.randperm(self.n, generator=torch.Generator().manual_seed(fold(self.seed, self.epoch)))
 
 
+def batches_per_epoch(samples: int, batch_size: int, *, least: int = 1, world_size: int = 1) -> int:
+    """Minibatches of an epoch; the arguments are those of :class:`BatchLoader`."""
+    whole, rest = divmod(samples, batch_size)
+    needed = least * world_size if least > 1 else 1
+    return max(whole + (rest >= needed), min(samples, 1))
+
+
 class BatchLoader:
     """Iterates over a dataset by index selections, shared among processes, resumable at any batch.
 
@@ -79,6 +86,7 @@ class BatchLoader:
         start: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        least: int = 1,
     ) -> None:
         """
         Args:
@@ -89,18 +97,27 @@ class BatchLoader:
                 that losses of different epochs are compared on the same draws.
             start: batches of the epoch to leave out, because they were seen before an interruption.
             rank, world_size: this process among those that share each minibatch.
+            least: samples that each process needs of a minibatch for a loss. Fewer than that at the end of an epoch
+                join the minibatch before.
 
         Raises:
-            ConfigError: ``batch_size`` is below 1 or below the number of processes.
+            ConfigError: ``batch_size`` is below 1, or below ``least`` for each process.
+            DataError: so is the number of samples, where ``least`` is above 1.
         """
-        if batch_size < max(1, world_size):
-            raise ConfigError(f"fit.batch_size: expected at least {max(1, world_size)}, got {batch_size}.")
+        if batch_size < max(1, least * world_size):
+            raise ConfigError(f"fit.batch_size: expected at least {max(1, least * world_size)}, got {batch_size}.")
+        if least > 1 and len(dataset) < least * world_size:
+            raise DataError(
+                f"the model's loss compares the samples of a minibatch and needs {least * world_size} at least; a part "
+                f"of the data has {len(dataset)}. Give more data, or leave the part out."
+            )
         self.dataset = dataset
         self.batch_size = batch_size
         self.seed = seed
         self.start = start
         self.rank = rank
         self.world_size = world_size
+        self.least = least
         self.sampler = Order(len(dataset), seed=seed, shuffle=shuffle)
 
     def __len__(self) -> int:
@@ -109,15 +126,16 @@ class BatchLoader:
     @property
     def batches_per_epoch(self) -> int:
         """Minibatches of a whole epoch."""
-        return -(-len(self.dataset) // self.batch_size)
+        return batches_per_epoch(len(self.dataset), self.batch_size, least=self.least, world_size=self.world_size)
 
     def __iter__(self) -> Iterator[Minibatch]:
         epoch = self.sampler.epoch if self.sampler.shuffle else 0
         dataset = self.dataset.at_epoch(epoch) if isinstance(self.dataset, FreshDataset) else self.dataset
         # The whole order travels to the data once, not batch by batch.
-        parts = self.sampler.indices().to(dataset.device).split(self.batch_size)
-        for position in range(self.start, len(parts)):
-            yield self._share(dataset, parts[position], fold(self.seed, epoch, position))
+        order = self.sampler.indices().to(dataset.device)
+        for position in range(self.start, self.batches_per_epoch):
+            end = len(order) if position + 1 == self.batches_per_epoch else (position + 1) * self.batch_size
+            yield self._share(dataset, order[position * self.batch_size : end], fold(self.seed, epoch, position))
 
     def _share(self, dataset: Dataset, index: Tensor, seed: int) -> Minibatch:
         total = len(index)

@@ -33,6 +33,9 @@ class LatentModel(nn.Module):
     sizes_from_data: ClassVar[tuple[str, ...]] = ()
     """Names of the hyperparameters that ``fit`` infers from data."""
 
+    least_batch: ClassVar[int] = 1
+    """Samples that :meth:`loss` needs at once; more than one where it compares the samples of a batch."""
+
     def __init__(self) -> None:
         super().__init__()
         self.schema: dict[str, Any] = {}

@@ -1,6 +1,5 @@
 """State-action data as rows: D4RL-layout HDF5 or .npz files and Minari folders, read at constant memory."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor
 from noumena.core.errors import ConfigError, DataError, did_you_mean
 from noumena.readers.arrays import ArrayInfo, array_blocks, check_two_dimensional, list_arrays
 from noumena.readers.checks import Overflow, check_rows, column_names
-from noumena.readers.common import block_rows, check_choice, reading, suffix_of
+from noumena.readers.common import block_rows, check_choice, minari_metadata, reading, suffix_of
 
 Row = Literal["observation+action", "next_observation+action", "observation", "transition"]
 
@@ -257,7 +256,7 @@ def _minari_files(folder: Path) -> tuple[Path, int | None]:
         inside = sorted(str(place.parent.parent.relative_to(folder)) for place in folder.glob("*/**/main_data.hdf5"))
         hint = f"Name one of the data sets in it: {', '.join(inside[:10])}." if inside else "Check the path."
         raise DataError(f"{folder}: expected a Minari data set (data/main_data.hdf5 and data/metadata.json). {hint}")
-    metadata = _metadata(data / "metadata.json")
+    metadata = minari_metadata(data / "metadata.json")
     if (found := metadata.get("data_format", "hdf5")) != "hdf5":
         raise DataError(
             f"{folder}: Minari data of format '{found}' are not read. Make the data set again with data_format='hdf5'."
@@ -266,16 +265,6 @@ def _minari_files(folder: Path) -> tuple[Path, int | None]:
         raise DataError(f"{data / 'main_data.hdf5'}: no such file. Download the data set again.")
     steps = metadata.get("total_steps")
     return data / "main_data.hdf5", int(steps) if isinstance(steps, int | float) else None
-
-
-def _metadata(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Download the data set again.") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: expected a JSON object, found {type(found).__name__}. Download the data set again.")
-    return found
 
 
 def _episode_names(file: Any, path: Path) -> list[str]:

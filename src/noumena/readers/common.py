@@ -1,6 +1,7 @@
 """What the readers share: the view of a table file, finding a file, and turning a library's failure into words."""
 
 import difflib
+import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -127,3 +128,18 @@ def check_choice(option: str, value: str, accepted: tuple[str, ...]) -> None:
     """
     if value not in accepted:
         raise ConfigError(f"{option}={value!r} is not known. {did_you_mean(str(value), accepted)}")
+
+
+def minari_metadata(path: Path) -> dict[str, Any]:
+    """The ``metadata.json`` of a Minari data set.
+
+    Raises:
+        DataError: it is missing, damaged, or no JSON object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}). Download the data set again.") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(found).__name__}. Download the data set again.")
+    return found

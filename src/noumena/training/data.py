@@ -3,7 +3,7 @@
 import pytorch_lightning as pl
 import torch
 
-from noumena.core.batches import BatchLoader
+from noumena.core.batches import BatchLoader, batches_per_epoch
 from noumena.core.data import Dataset
 from noumena.core.seeding import fold
 
@@ -27,18 +27,26 @@ class DataModule(pl.LightningDataModule):
         *,
         batch_size: int = 256,
         seed: int = 0,
+        least: int = 1,
     ) -> None:
+        """
+        Args:
+            train, val, test: the parts.
+            batch_size, seed: of :class:`~noumena.training.FitSettings`.
+            least: the model's ``least_batch``.
+        """
         super().__init__()
         self.train, self.val, self.test = train, val, test
         self.batch_size = batch_size
         self.seed = seed
+        self.least = least
         self.start = 0
         """Batches of the coming epoch that were seen before an interruption."""
 
     @property
     def steps_per_epoch(self) -> int:
         """Minibatches of a whole epoch."""
-        return -(-len(self.train) // self.batch_size)
+        return batches_per_epoch(len(self.train), self.batch_size, least=self.least, world_size=self._world)
 
     def setup(self, stage: str) -> None:
         """Move the samples to the device if they fit."""
@@ -63,6 +71,7 @@ class DataModule(pl.LightningDataModule):
             start=start,
             rank=self._rank,
             world_size=self._world,
+            least=self.least,
         )
 
     def val_dataloader(self) -> list[BatchLoader]:
@@ -70,14 +79,21 @@ class DataModule(pl.LightningDataModule):
         splits = [split for split in (self.val, self.test) if split is not None]
         seed = fold(self.seed, _EVALUATION)
         return [
-            BatchLoader(split, self._evaluation_rows(split), seed=seed, rank=self._rank, world_size=self._world)
+            BatchLoader(
+                split,
+                self._evaluation_rows(split),
+                seed=seed,
+                rank=self._rank,
+                world_size=self._world,
+                least=self.least,
+            )
             for split in splits
         ]
 
     def _evaluation_rows(self, split: Dataset) -> int:
         """Large batches, unless a dataset says that its samples are large themselves."""
         rows: int = getattr(split, "evaluation_rows", None) or max(self.batch_size, _EVALUATION_BATCH)
-        return max(rows, self._world)
+        return max(rows, self.least * self._world)
 
     @property
     def _rank(self) -> int:

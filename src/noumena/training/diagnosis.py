@@ -33,8 +33,9 @@ def explain_divergence(split: str, terms: Mapping[str, float], settings: FitSett
             f"The posterior's variance ran away (the KL is not finite): try lr={settings.lr / 10:g}{clip}, "
             "or a beta warm-up (beta_schedule='warmup')."
         )
+    culprit = "reconstruction" if "reconstruction" in terms else "loss"
     return (
-        f"The reconstruction ran away: check the data for extreme values or switch standardisation on; "
+        f"The {culprit} ran away: check the data for extreme values or switch standardisation on; "
         f"otherwise try lr={settings.lr / 10:g}{clip}."
     )
 

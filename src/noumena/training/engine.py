@@ -78,7 +78,13 @@ def fit(
     model.prepare(datasets[0], seed=settings.seed)
     module = TrainingModule(model.train(), settings)
     prepared = (None if part is None else model.for_training(part) for part in datasets[1:])
-    data = DataModule(model.for_training(datasets[0]), *prepared, batch_size=settings.batch_size, seed=settings.seed)
+    data = DataModule(
+        model.for_training(datasets[0]),
+        *prepared,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        least=model.least_batch,
+    )
     recorder = Recorder(settings, None if folder is None else folder / "metrics.csv")
     callbacks: list[pl.Callback] = [recorder]
     if folder is not None:

@@ -84,7 +84,11 @@ def diagnose(encoded: Tensor, predicted: Tensor, actions: Tensor) -> Diagnostics
         DataError: there are fewer than two sequences or frames.
     """
     if encoded.ndim != 3 or min(encoded.shape[:2]) < 2:
-        raise DataError(f"diagnostics need two sequences of two frames or more, got {tuple(encoded.shape)}.")
+        raise DataError(
+            f"diagnostics need two sequences of two frames or more, got {encoded.shape[0]} of {encoded.shape[1]} to "
+            "measure on. Hold out more (data.test_fraction, data.test_sequences), or make shorter windows of more "
+            "episodes (data.steps)."
+        )
     flat = encoded.flatten(0, 1)
     std = dimension_std(flat)
     typical = float(std.square().mean().sqrt())

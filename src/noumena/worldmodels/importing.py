@@ -25,7 +25,7 @@ FRAME_SIZE = 28
 ACTION_SCALE = 0.4102 * 4.0
 # Sequences whose pixels stand for the 100 batches that the study took mean and deviation from.
 _STATISTICS_SEQUENCES = 1024
-_STATISTICS = ("pixels.", "action_scale.", "background", "drift")
+_STATISTICS = ("pixels.", "action_scale.", "background", "drift", "quantile")
 _SIZES = ("width", "latent_dim", "backbone_mlp", "projector", "predictor", "predictor_layers")
 
 

@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from noumena.core.data import Dataset
+from noumena.core.errors import DataError
 from noumena.core.losses import LossTerms
 from noumena.core.seeding import Noise, fold
-from noumena.worldmodels.augmentation import THRESHOLD, background_share, find_drift, swap_backgrounds
+from noumena.worldmodels.augmentation import THRESHOLD, find_background, swap_backgrounds
 from noumena.worldmodels.model import WorldModel, spread
 from noumena.worldmodels.networks.encoders import Backbone, Encoder, in_chunks, make_encoder, normed_mlp
 from noumena.worldmodels.networks.predictors import Predictor, make_predictor
@@ -42,11 +43,16 @@ class JEPA(WorldModel):
     - ``sigreg``: squared error, and latents distributed as a standard normal (Balestriero & LeCun 2025);
     - ``idm``: only the action between two states is predicted, from the rolled-out state and the next encoding.
 
-    Any objective may be joined with inverse dynamics (``idm``), with variance and covariance of what is left without
-    each sequence's mean (``std_time``, ``cov_time``), with the background swap of the input (``swap``; see
+    Any objective may be joined with inverse dynamics (``idm``), with the background swap of the input (``swap``; see
     :mod:`~noumena.worldmodels.augmentation`), and with latents that hold what is constant in an episode
-    (``episode_dim``).
+    (``episode_dim``); ``vicreg`` and ``sigreg`` also with variance and covariance of what is left without each
+    sequence's mean (``std_time``, ``cov_time``).
+
+    Objectives and batch norm compare the sequences of a batch; of several processes, each compares those of its own
+    share, so that their losses are not quite those of one process.
     """
+
+    least_batch = 2
 
     def __init__(
         self,
@@ -161,16 +167,21 @@ class JEPA(WorldModel):
             self.episode_encoder = make_encoder(self.encoder, frame, width=1, latent_dim=self.episode_dim)
         self.register_buffer("background", torch.zeros(()))
         self.register_buffer("drift", torch.zeros(2))
+        self.register_buffer("quantile", torch.full((), 0.5))
 
     background: Tensor
     drift: Tensor
+    quantile: Tensor
 
     def _fit_preprocessing(self, dataset: Dataset) -> None:
         super()._fit_preprocessing(dataset)
-        if self.swap == "auto":
-            frames = self._standard_frames(spread(dataset, _BACKGROUND_SEQUENCES).frames.to(self.device))
-            self.drift.copy_(find_drift(frames))
-            self.background.fill_(background_share(frames, self.drift))
+        if self.swap != "never":
+            found = find_background(
+                self._standard_frames(spread(dataset, _BACKGROUND_SEQUENCES).frames.to(self.device))
+            )
+            self.background.fill_(found.share)
+            self.drift.copy_(found.drift)
+            self.quantile.fill_(found.quantile)
 
     @property
     def swaps(self) -> bool:
@@ -181,6 +192,11 @@ class JEPA(WorldModel):
     def latent_size(self) -> int:
         """Numbers in the state of one frame, those that are constant in an episode last."""
         return (self.backbone_mlp[-1] if self.backbone_mlp else self.latent_dim) + self.episode_dim
+
+    @property
+    def constant_size(self) -> int:
+        """Numbers at the end of a state that are constant in an episode."""
+        return self.episode_dim
 
     # States
 
@@ -218,7 +234,12 @@ class JEPA(WorldModel):
 
         Returns:
             Parts by name, without their weights.
+
+        Raises:
+            DataError: a single sequence, which there is nothing to compare with; frames or actions of another shape.
         """
+        if len(batch) < self.least_batch:
+            raise DataError(f"the objective compares the sequences of a batch; got {len(batch)}, needs 2 at least.")
         noise = noise or Noise(int(torch.randint(1 << 62, ()).item()))
         raw = self._standard_frames(batch.frames)
         frames = self._exchanged(raw, noise) if self.swaps else raw
@@ -241,7 +262,7 @@ class JEPA(WorldModel):
     def _exchanged(self, frames: Tensor, noise: Noise) -> Tensor:
         rows = len(frames)
         donors = (noise.uniform_like(frames[:, :, 0, 0, 0]) * rows).long().clamp(max=rows - 1)
-        return swap_backgrounds(frames, donors, self.drift)
+        return swap_backgrounds(frames, donors, self.drift, float(self.quantile))
 
     def _target_steps(self, steps: int, noise: Noise) -> Tensor:
         """Later time steps that are encoded, in order; the same for all rows of a minibatch."""

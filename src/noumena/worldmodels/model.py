@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from noumena.core.data import Dataset
-from noumena.core.errors import ConfigError, DataError
+from noumena.core.errors import ConfigError, DataError, NotSupportedError
 from noumena.core.model import LatentModel
 from noumena.core.posterior import DiagonalGaussian, PointMass
 from noumena.core.preprocessing import Standardizer
@@ -45,6 +45,11 @@ class WorldModel(LatentModel):
     def latent_size(self) -> int:
         """Numbers in the state of one frame."""
         raise NotImplementedError
+
+    @property
+    def constant_size(self) -> int:
+        """Numbers at the end of a state that no action changes: of no account for how far a goal is."""
+        return 0
 
     def start(self, frames: Tensor) -> Tensor:
         """The state that a roll-out begins with, from single frames.
@@ -114,8 +119,10 @@ class WorldModel(LatentModel):
                 raise DataError(f"the data have {name} {found}, the model was made for {known}.")
 
     def _check_frames(self, frames: Tensor) -> None:
-        if frames.ndim < 4 or (self.frame is not None and tuple(frames.shape[-3:]) != self.frame):
-            sizes = "channels, height, width" if self.frame is None else ", ".join(map(str, self.frame))
+        if self.frame is None:
+            raise NotSupportedError("the model has no weights yet: call fit(data), or load a saved one.")
+        if frames.ndim < 4 or tuple(frames.shape[-3:]) != self.frame:
+            sizes = ", ".join(map(str, self.frame))
             raise DataError(f"frames: expected shape (..., {sizes}), got {tuple(frames.shape)}.")
 
     def _infer_sizes(self, dataset: Dataset) -> Mapping[str, Any]:
@@ -137,10 +144,13 @@ class WorldModel(LatentModel):
 
     def _standard_frames(self, frames: Tensor) -> Tensor:
         """Frames of shape (..., channels, height, width) in the scale the networks take."""
+        self._check_frames(frames)
         mean, scale = (x[:, None, None] for x in (self.pixels.mean, self.pixels.scale))
         return (frames.to(mean.dtype) - mean) / scale
 
     def _standard_actions(self, actions: Tensor) -> Tensor:
+        if actions.shape[-1] != self.action_dim:
+            raise DataError(f"actions: expected shape (..., {self.action_dim}), got {tuple(actions.shape)}.")
         return self.action_scale(actions.to(self.action_scale.mean.dtype))
 
 

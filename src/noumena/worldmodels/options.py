@@ -49,5 +49,8 @@ def check_jepa(values: Mapping[str, Any]) -> None:
         raise ConfigError(f"model.targets: expected at least 1, or null for all later frames, got {targets}.")
     if values.get("objective") == "idm" and values["idm"] == 0.0:
         raise ConfigError("model.idm: objective 'idm' trains by nothing else; give it a weight, such as model.idm=1.")
+    for name in ("std_time", "cov_time"):
+        if values.get("objective") in ("simclr", "idm") and values[name] > 0.0:
+            raise ConfigError(f"model.{name}: objective '{values['objective']}' has no such term; leave it at 0.")
     if values.get("predictor") == "none" and values.get("objective") == "idm":
         raise ConfigError("model.predictor: 'none' predicts no state that an action could be read from; use 'gru'.")

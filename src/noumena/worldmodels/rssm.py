@@ -144,7 +144,6 @@ class RSSM(WorldModel):
         Returns:
             Shape (batch, latent).
         """
-        self._check_frames(frames)
         return self.network.start(self._standard_frames(frames))
 
     def rollout(self, start: Tensor, actions: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -174,7 +173,6 @@ class RSSM(WorldModel):
         """
         if not isinstance(batch, Sequences):
             return super().encode(batch)
-        self._check_frames(batch.frames)
         return PointMass(
             self.network.filter(self._standard_frames(batch.frames), self._standard_actions(batch.actions))
         )
@@ -218,7 +216,6 @@ class RSSM(WorldModel):
         Raises:
             DataError: sequences of one frame, or frames of another shape.
         """
-        self._check_frames(batch.frames)
         if batch.steps < 2:
             raise DataError("frames: an RSSM learns from sequences of at least 2 frames, got 1.")
         frames, actions = self._standard_frames(batch.frames), self._standard_actions(batch.actions)

@@ -1,15 +1,20 @@
 """Short videos with the actions between their frames: the batches that every model of the family takes."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from noumena.core.errors import DataError
+from noumena.core.errors import ConfigError, DataError
 
 # Sequences whose loss is computed at a time where no gradient is wanted: frames take memory.
 EVALUATION_SEQUENCES = 256
+_MOST_SEQUENCES = 1 << 40
+_MOST_STEPS = 10_000
+
+_World = TypeVar("_World")
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,35 @@ class Sequences:
     def _each(self, function: Any) -> "Sequences":
         state = None if self.state is None else function(self.state)
         return replace(self, frames=function(self.frames), actions=function(self.actions), state=state)
+
+
+def from_values(world: type[_World], values: Mapping[str, Any]) -> _World:
+    """A world, a dataclass, with the values of a data set's schema; further keys are not looked at.
+
+    Raises:
+        DataError: a value is missing.
+        ConfigError: a value is out of range.
+    """
+    names = [field.name for field in fields(cast("Any", world))]
+    if missing := [name for name in names if name not in values]:
+        raise DataError(f"world: expected the values {', '.join(names)}; missing: {', '.join(missing)}.")
+    return world(**{name: values[name] for name in names})
+
+
+def check_counts(*, steps: int, sequences: int, val_sequences: int = 0, test_sequences: int = 0) -> None:
+    """Refuse sizes of data that are made.
+
+    Raises:
+        ConfigError: fewer than 2 frames, no sequence, or more of either than anybody has time for; it names the option.
+    """
+    for name, value, least, most in (
+        ("steps", steps, 2, _MOST_STEPS),
+        ("sequences", sequences, 1, _MOST_SEQUENCES),
+        ("val_sequences", val_sequences, 0, _MOST_SEQUENCES),
+        ("test_sequences", test_sequences, 0, _MOST_SEQUENCES),
+    ):
+        if not least <= value <= most:
+            raise ConfigError(f"data.{name}: expected {least} to {most:,}, got {value}.")
 
 
 def joined(parts: list[Sequences]) -> Sequences:

@@ -12,13 +12,12 @@ from noumena.worldmodels.dots.images import Images, load_images
 from noumena.worldmodels.dots.noise import Kind, Overlays, Scene, both_axes
 from noumena.worldmodels.dots.sequences import Dots, FreshDots, stored
 from noumena.worldmodels.dots.world import Arrangement, DotWorld
+from noumena.worldmodels.sequences import check_counts
 
 Side = Literal["train", "test"]
 
 # Streams of random numbers: of the parts of a data set, and of sequences drawn beside them.
 _TRAIN, _VAL, _TEST, _FRESH = range(4)
-_MOST_SEQUENCES = 1 << 40
-_MOST_STEPS = 10_000
 
 
 def open_dots(
@@ -69,10 +68,7 @@ def open_dots(
         ConfigError: an option is out of range.
         DataError, NotSupportedError: the photographs cannot be read.
     """
-    _check_whole("steps", steps, 2, _MOST_STEPS)
-    _check_whole("sequences", sequences, 1, _MOST_SEQUENCES)
-    _check_whole("val_sequences", val_sequences, 0, _MOST_SEQUENCES)
-    _check_whole("test_sequences", test_sequences, 0, _MOST_SEQUENCES)
+    check_counts(steps=steps, sequences=sequences, val_sequences=val_sequences, test_sequences=test_sequences)
     world = DotWorld(dots, channels, size, dot_std, max_step, kappa)
     overlays = Overlays(noise, fixed, changing, both_axes(drift))
     photographs = load_images(images, size) if overlays.needs_images else None
@@ -146,10 +142,9 @@ def fresh(
     Raises:
         ConfigError, DataError: as :func:`open_scene`.
     """
-    _check_whole("sequences", sequences, 1, _MOST_SEQUENCES)
     scene = open_scene(schema["world"], side, device=device)
     length: int = schema["steps"] if steps is None else steps
-    _check_whole("steps", length, 2, _MOST_STEPS)
+    check_counts(steps=length, sequences=sequences)
     stream = fold(_FRESH, get_args(Side).index(side))
     return Dots(
         scene, length, sequences, seed, stream, images_of=schema["world"].get("images"), place=torch.device(device)
@@ -158,8 +153,3 @@ def fresh(
 
 def _scene(world: DotWorld, overlays: Overlays, images: Images | None, side: Side) -> Scene:
     return Scene(world, overlays, None if images is None else images.train if side == "train" else images.test)
-
-
-def _check_whole(name: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise ConfigError(f"data.{name}: expected {least} to {most:,}, got {value}.")

@@ -8,8 +8,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from noumena.core.errors import ConfigError, DataError, did_you_mean
+from noumena.core.errors import ConfigError, did_you_mean
 from noumena.worldmodels.dots.randomness import uniform, von_mises
+from noumena.worldmodels.sequences import from_values
 
 Arrangement = Literal["single", "multiple"]
 
@@ -111,10 +112,7 @@ class DotWorld:
             DataError: a value is missing.
             ConfigError: a value is out of range.
         """
-        names = list(cls.__dataclass_fields__)
-        if missing := [name for name in names if name not in values]:
-            raise DataError(f"world: expected the values {', '.join(names)}; missing: {', '.join(missing)}.")
-        return cls(**{name: values[name] for name in names})
+        return from_values(cls, values)
 
 
 def move(world: DotWorld, positions: Tensor, steps: Tensor) -> Tensor:

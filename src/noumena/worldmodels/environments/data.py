@@ -6,17 +6,15 @@ from typing import Any, Literal
 import torch
 
 from noumena.core.data import Splits
-from noumena.core.errors import ConfigError
 from noumena.core.seeding import fold
 from noumena.worldmodels.environments.rooms import TwoRooms
 from noumena.worldmodels.environments.walks import FreshRooms, Rooms, Walker
+from noumena.worldmodels.sequences import check_counts
 
 Side = Literal["train", "test"]
 
 # Streams of random numbers: of the parts of a data set, and of sequences drawn beside them.
 _TRAIN, _VAL, _TEST, _FRESH = range(4)
-_MOST_SEQUENCES = 1 << 40
-_MOST_STEPS = 10_000
 
 
 def open_two_rooms(
@@ -59,10 +57,7 @@ def open_two_rooms(
     Raises:
         ConfigError: an option is out of range.
     """
-    _check_whole("steps", steps, 2, _MOST_STEPS)
-    _check_whole("sequences", sequences, 1, _MOST_SEQUENCES)
-    _check_whole("val_sequences", val_sequences, 0, _MOST_SEQUENCES)
-    _check_whole("test_sequences", test_sequences, 0, _MOST_SEQUENCES)
+    check_counts(steps=steps, sequences=sequences, val_sequences=val_sequences, test_sequences=test_sequences)
     middle = (size - 1) / 2
     world = TwoRooms(
         size=size,
@@ -111,15 +106,9 @@ def fresh(
     Raises:
         ConfigError, DataError: the schema's world is out of range or incomplete.
     """
-    _check_whole("sequences", sequences, 1, _MOST_SEQUENCES)
     length: int = schema["steps"] if steps is None else steps
-    _check_whole("steps", length, 2, _MOST_STEPS)
+    check_counts(steps=length, sequences=sequences)
     world = schema["world"]
     walker = Walker(world["kappa"], world["near_door"])
     stream = fold(_FRESH, int(side == "test"))
     return Rooms(TwoRooms.from_json(world), walker, length, sequences, seed, stream, place=torch.device(device))
-
-
-def _check_whole(name: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise ConfigError(f"data.{name}: expected {least} to {most:,}, got {value}.")

@@ -49,6 +49,11 @@ class DotReaching:
         return self.scene.world.max_step
 
     @property
+    def obstructed(self) -> bool:
+        """Whether the straight way may be barred: there are no walls."""
+        return False
+
+    @property
     def brightest(self) -> float:
         """Greatest intensity of a pixel: the peak of the dot on top of the brightest background."""
         return 1.0 + self.scene.overlays.fixed + self.scene.overlays.changing

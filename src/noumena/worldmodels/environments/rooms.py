@@ -7,9 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from noumena.core.errors import ConfigError, DataError
+from noumena.core.errors import ConfigError
 from noumena.worldmodels.environments.actions import random_displacements, shortened, towards
 from noumena.worldmodels.environments.passage import Passage
+from noumena.worldmodels.sequences import from_values
 
 Goals = Literal["other-room", "any"]
 
@@ -77,6 +78,11 @@ class TwoRooms:
         return (2, self.size, self.size)
 
     @property
+    def obstructed(self) -> bool:
+        """Whether the straight way may be barred: by the wall."""
+        return True
+
+    @property
     def brightest(self) -> float:
         """Greatest intensity of a pixel."""
         return 1.0
@@ -139,10 +145,6 @@ class TwoRooms:
         )
         return torch.stack([x, low + uniform[..., 1] * (high - low)], dim=-1)
 
-    def same_room(self, first: Tensor, second: Tensor) -> Tensor:
-        """Whether two positions (..., 2) are on the same side of the middle of the wall, bool, shape (...)."""
-        return (first[..., 0] < self.wall_x) == (second[..., 0] < self.wall_x)
-
     def move(self, positions: Tensor, actions: Tensor, scenes: Tensor | None = None) -> Tensor:
         """Positions (n, ..., 2) after actions (n, ..., 2); see the class for the rules and the scenes."""
         targets = (positions + shortened(actions, self.max_step)).clamp(*self.bounds)
@@ -193,10 +195,7 @@ class TwoRooms:
             DataError: a value is missing.
             ConfigError: a value is out of range.
         """
-        names = list(cls.__dataclass_fields__)
-        if missing := [name for name in names if name not in values]:
-            raise DataError(f"world: expected the values {', '.join(names)}; missing: {', '.join(missing)}.")
-        return cls(**{name: values[name] for name in names})
+        return from_values(cls, values)
 
 
 def _covered(pixels: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:

@@ -34,6 +34,11 @@ class World(Protocol):
         ...
 
     @property
+    def obstructed(self) -> bool:
+        """Whether the straight way to a goal may be barred."""
+        ...
+
+    @property
     def frame(self) -> tuple[int, int, int]:
         """Channels, height and width of a frame."""
         ...

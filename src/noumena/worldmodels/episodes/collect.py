@@ -1,8 +1,8 @@
 """Recording episodes in any gymnasium environment that has pixels, as a file :func:`open_episodes` reads."""
 
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -74,7 +74,8 @@ def collect(
     try:
         recorder = _Recorder(world, policy, max_steps, size, gray)
         facts = {"environment": env if isinstance(env, str) else str(env), "seed": seed, "max_steps": max_steps}
-        frames = _write(path, recorder, episodes, seed, facts, progress)
+        with _missing_packages_named(str(facts["environment"])):
+            frames = _write(path, recorder, episodes, seed, facts, progress)
     finally:
         if made is not None:
             made.close()
@@ -165,6 +166,18 @@ def _make(name: str, options: Mapping[str, Any] | None) -> Any:
         return gymnasium.make(name, **arguments)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
         raise ConfigError(f"the environment '{name}' cannot be made: {error}") from error
+
+
+@contextmanager
+def _missing_packages_named(environment: str) -> Iterator[None]:
+    """Environments may ask for their packages as late as the first picture."""
+    try:
+        yield
+    except Exception as error:
+        # By name: a world of one's own may do without gymnasium.
+        if type(error).__name__ != "DependencyNotInstalled":
+            raise
+        raise NotSupportedError(f"the environment '{environment}' needs a package that is missing: {error}") from error
 
 
 def _write(

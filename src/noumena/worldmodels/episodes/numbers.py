@@ -50,7 +50,8 @@ def read_actions(source: Source, *, frame_skip: int = 1, choices: int | None = N
     name = source.names.actions
     if source.actions is None:
         raise DataError(
-            f"{source.path}: no array '{name}'. Name the actions with actions=..., one row for each step of an episode."
+            f"{source.path}: no array '{name}' beside the frames ('{source.names.frames}'). Name the actions with "
+            "actions=..., one row for each step of an episode."
         )
     stored = source.actions()[: len(source.lengths)]
     for episode, (array, length) in enumerate(zip(stored, source.lengths, strict=True)):
@@ -91,7 +92,7 @@ def read_state(source: Source, *, frame_skip: int = 1) -> tuple[list[Tensor] | N
                 f"{where} has shape {array.shape} for {length} frames; expected ({length}, numbers) or ({length}, "
                 "things, dims). Give one row for each frame, or leave the state out."
             )
-        rows = _finite(array.reshape(length, -1), where)
+        rows = _finite(array.reshape(length, -1), name, where)
         found.append(rows.reshape(length, -1, array.shape[2] if array.ndim == 3 else 1)[::frame_skip])
     _check_one_shape(source, name, found)
     return found, column_names(name.rpartition("/")[2], found[0].shape[1])
@@ -105,16 +106,16 @@ def _quantities(source: Source, stored: list[np.ndarray]) -> list[Tensor]:
         if array.ndim not in (1, 2):
             raise DataError(f"{where}: expected shape (steps, numbers), found {array.shape}. Reshape the actions.")
         wide = array.reshape(len(array), -1) if len(array) else array.reshape(0, *array.shape[1:] or (1,))
-        rows.append(_finite(wide, where))
+        rows.append(_finite(wide, name, where))
     _check_one_shape(source, name, rows)
     return rows
 
 
-def _finite(array: np.ndarray, where: str) -> Tensor:
+def _finite(array: np.ndarray, name: str, where: str) -> Tensor:
     """Numbers as float32; an episode of one frame has no actions to check."""
     if not len(array):
         return torch.zeros(array.shape)
-    return check_rows(array, column_names("", array.shape[1]), where)
+    return check_rows(array, column_names(name.rpartition("/")[2], array.shape[1]), where)
 
 
 def _check_one_shape(source: Source, name: str, parts: list[Tensor]) -> None:

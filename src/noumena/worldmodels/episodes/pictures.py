@@ -113,7 +113,8 @@ def _axis(stored: tuple[int, ...], where: str, said: Channels | None) -> Channel
     if first == last:
         found = "both the first and the last axis could be" if first else "neither the first nor the last axis can be"
         raise DataError(
-            f"{where}: in a frame of shape {stored}, {found} that of 1 to 4 channels. Say channels='first' or 'last'."
+            f"{where}: in a frame of shape {stored}, {found} that of 1 to 4 channels. Say channels='first' or 'last', "
+            "or give grey frames an axis of one channel."
         )
     return "first" if first else "last"
 

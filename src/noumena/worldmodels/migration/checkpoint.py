@@ -127,7 +127,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise ArtifactError(f"{path}: there is no such file. Check the path.")
+        found = "is a folder; name the .ckpt file in it" if path.is_dir() else "there is no such file; check the path"
+        raise ArtifactError(f"{path}: {found}.")
     with torch.serialization.safe_globals([(_inert, _FUNCTION)]):
         try:
             named = torch.serialization.get_unsafe_globals_in_checkpoint(path)

@@ -70,10 +70,10 @@ class MeNet5(nn.Module):
 
 def _convolved(layers: nn.Sequential, frames: Tensor) -> Tensor:
     """Convolutions of frames; on processors with the channels innermost, which takes a sixth less time there."""
-    first = layers[0](frames)
     if frames.device.type == "cpu":
-        first = first.contiguous(memory_format=torch.channels_last)
-    return layers[1:](first)
+        # Of a single channel `contiguous(memory_format=...)` would leave the strides as they are.
+        frames = frames.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    return layers(frames)
 
 
 def _relu_norm(convolution: nn.Conv2d) -> tuple[nn.Module, ...]:

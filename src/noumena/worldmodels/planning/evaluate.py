@@ -72,7 +72,7 @@ def plan_metrics(
     goal: GoalKind = "image",
     horizon: int = 8,
     replan_every: int = 2,
-    roadmap: bool = True,
+    roadmap: bool | None = None,
     over: Over = "sum",
     recover: float = 0.5,
 ) -> PlanReport:
@@ -88,7 +88,8 @@ def plan_metrics(
         goal: given as an image, or as a position that the survey's readout reads from latents.
         horizon: actions of a plan.
         replan_every: actions taken of each plan.
-        roadmap: whether the cost counts steps on the roadmap; otherwise it is the straight distance to the goal.
+        roadmap: whether the cost counts steps on the roadmap; otherwise it is the straight distance to the goal. By
+            default where the world has walls.
         over: how the cost of the steps of a plan is combined.
         recover: see :class:`~noumena.worldmodels.planning.policies.PlanningPolicy`.
 
@@ -101,6 +102,7 @@ def plan_metrics(
     was_training = model.training
     model.eval()
     known = known or survey(model, world, seed=seed)
+    roadmap = world.obstructed if roadmap is None else roadmap
     way = known.roadmap if roadmap else None
     policy = PlanningPolicy(model, search, horizon, goal, known.scale, known.readout, way, over, recover=recover)
     beginnings = Beginnings.draw(world, episodes, seed, model.device)

@@ -43,7 +43,8 @@ def film(world: World, episodes: Episodes, episode: int = 0) -> bytes:
             (pixels.shape[1] * zoom, pixels.shape[0] * zoom), image.Resampling.NEAREST
         )
         _draw(large, world, episodes, episode, step, zoom)
-        pictures.append(large.quantize(64))
+        # An octree keeps the few coloured pixels; the default cuts them out of a noisy picture's palette.
+        pictures.append(large.quantize(64, method=image.Quantize.FASTOCTREE))
     file = io.BytesIO()
     durations = [_FRAME_MS] * (len(pictures) - 1) + [_LAST_MS]
     pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)

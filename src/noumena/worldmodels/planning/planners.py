@@ -198,9 +198,7 @@ class MPPI:
         """See :meth:`Planner.plan`; the weighted mean of the last iteration."""
         mean = _first(model, start, horizon, limit, warm_start)
         for _ in range(self.iterations):
-            noise = coloured_noise((len(start), self.samples, *mean.shape[1:]), self.colour, start, generator)
-            noise[:, 0] = 0
-            candidates = limit.project(mean[:, None] + self.spread * limit.size * noise)
+            candidates = _around(mean, self.samples, self.spread, self.colour, limit, generator)
             costs = costs_of(model, start, candidates, cost)
             scale = self.temperature * costs.std(1, keepdim=True).clamp(min=torch.finfo(costs.dtype).tiny)
             weights = torch.softmax((costs.amin(1, keepdim=True) - costs) / scale, dim=1)
@@ -245,9 +243,7 @@ class GradientPlanner:
     ) -> Tensor:
         """See :meth:`Planner.plan`; the best of all iterates, so never worse than the plan of before."""
         mean = _first(model, start, horizon, limit, warm_start)
-        noise = coloured_noise((len(start), self.starts, *mean.shape[1:]), self.colour, start, generator)
-        noise[:, 0] = 0
-        actions = limit.project(mean[:, None] + self.spread * limit.size * noise)
+        actions = _around(mean, self.starts, self.spread, self.colour, limit, generator)
         best, best_costs = actions, torch.full(actions.shape[:2], torch.inf, dtype=start.dtype, device=start.device)
         adam = torch.optim.Adam([actions.requires_grad_()], lr=self.lr * limit.size)
         for step in range(self.iterations + 1):
@@ -328,6 +324,13 @@ def _first(model: WorldModel, start: Tensor, horizon: int, limit: Limit, warm_st
     if warm_start.ndim != 3 or warm_start.shape[:2] != (len(start), horizon):
         raise DataError(f"warm_start: expected shape ({len(start)}, {horizon}, action), got {tuple(warm_start.shape)}.")
     return limit.project(warm_start.to(start))
+
+
+def _around(mean: Tensor, count: int, spread: float, colour: float, limit: Limit, generator: torch.Generator) -> Tensor:
+    """A plan (episodes, horizon, action), and random ones around it, shape (episodes, count, horizon, action)."""
+    noise = coloured_noise((len(mean), count, *mean.shape[1:]), colour, mean, generator)
+    noise[:, 0] = 0
+    return limit.project(mean[:, None] + spread * limit.size * noise)
 
 
 def _best(candidates: Tensor, costs: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ _ROWS = 8192
 _NEAR, _FAR = 1.0, 3.0
 # Steps of a way that the data do not know, as a multiple of the longest one that they do.
 _UNKNOWN = 1.5
+_NO_ACCOUNT = 1e6
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,14 @@ class Roadmap:
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, latents: Tensor, *, landmarks: int = 384, seen: int = 1, seed: int = 0) -> "Roadmap":
+    def fit(
+        cls, latents: Tensor, *, scale: Tensor | None = None, landmarks: int = 384, seen: int = 1, seed: int = 0
+    ) -> "Roadmap":
         """Landmarks that cover the latents of data, and the ways between them.
 
         Args:
             latents: of consecutive frames, shape (sequences, time, latent).
+            scale: see the class; the deviations of ``latents`` when missing.
             landmarks: how many; their spacing should be less than a wall is wide.
             seen: how often data must have stepped from one landmark to another to join them.
             seed: decides the first landmark; the others are each the farthest from those before.
@@ -69,7 +73,7 @@ class Roadmap:
             )
         if not latents.isfinite().all():
             raise DataError("latents: some are not finite; the model diverged. Train it with a lower learning rate.")
-        scale = deviation(latents)
+        scale = deviation(latents) if scale is None else scale
         rows = (latents / scale).flatten(0, 1)
         places = farthest_points(rows, landmarks, seed)
         owners = _nearest(rows, places).unflatten(0, latents.shape[:2])
@@ -150,10 +154,14 @@ class RoadmapCost:
         return steps + near * (self.goal.distances(latents) / self.unit - steps)
 
 
-def deviation(latents: Tensor) -> Tensor:
+def deviation(latents: Tensor, constant: int = 0) -> Tensor:
     """Deviation of each dimension over all frames, shape (latent,).
 
     A dimension that hardly varies says nothing: it keeps at least a thousandth of the greatest deviation as its scale.
+
+    Args:
+        latents: shape (..., latent).
+        constant: dimensions at the end that no action changes. Their scale is so large that they are of no account.
 
     Raises:
         DataError: none varies.
@@ -161,7 +169,9 @@ def deviation(latents: Tensor) -> Tensor:
     found = latents.flatten(0, -2).std(0)
     if not float(found.max()) > 0:
         raise DataError("all latents are the same: the model has collapsed and nothing can be planned with it.")
-    return found.clamp(min=1e-3 * float(found.max()))
+    found = found.clamp(min=1e-3 * float(found.max()))
+    found[len(found) - constant :] *= _NO_ACCOUNT
+    return found
 
 
 def farthest_points(rows: Tensor, count: int, seed: int) -> Tensor:

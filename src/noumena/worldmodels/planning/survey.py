@@ -128,4 +128,6 @@ def survey_of(model: WorldModel, batches: Iterable[Sequences], *, landmarks: int
     features, both = torch.cat([latents, *imagined]), torch.cat([targets, targets])
     readout = RidgeProbe.fit(features, both)
     error = (readout(features) - both).square().sum(-1).mean().sqrt()
-    return Survey(deviation(latents), Roadmap.fit(latents, landmarks=landmarks, seed=seed), readout, float(error))
+    scale = deviation(latents, model.constant_size)
+    roadmap = Roadmap.fit(latents, scale=scale, landmarks=landmarks, seed=seed)
+    return Survey(scale, roadmap, readout, float(error))
