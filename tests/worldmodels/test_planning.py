@@ -16,7 +16,7 @@ from noumena.worldmodels.planning.evaluate import plan_metrics, wilson_interval
 from noumena.worldmodels.planning.film import film
 from noumena.worldmodels.planning.planners import CEM, MPPI, GradientPlanner, Limit, coloured_noise, costs_of
 from noumena.worldmodels.planning.policies import Beginnings, OraclePolicy, RandomPolicy
-from noumena.worldmodels.planning.roadmap import Roadmap, farthest_points, shortest_paths
+from noumena.worldmodels.planning.roadmap import Roadmap, deviation, farthest_points, shortest_paths
 from noumena.worldmodels.planning.survey import survey
 from tests.worldmodels.standin_world import Adding, Exact, PositionReadout
 
@@ -205,6 +205,20 @@ def test_the_roadmap_leads_through_the_door_where_the_straight_line_meets_the_wa
     assert at_goal < 0.5 < in_door < at_wall
     # No way is shorter than the world allows.
     assert at_wall * 1.5 * world.max_step > 2 * (31.5 - 8)
+
+
+def test_latents_that_no_action_changes_are_of_no_account():
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(40, 9, 5, generator=generator)
+    scale = deviation(latents, constant=2)
+    roadmap = Roadmap.fit(latents, scale=scale, landmarks=12)
+    goal = LatentGoal(latents[:3, -1], scale)
+    cost, actions = roadmap.cost(goal), torch.zeros(3, 7, 4, 2)
+    imagined = torch.randn(3, 7, 4, 5, generator=generator)
+    other = imagined.clone()
+    other[..., 3:] += 5.0 * torch.randn(3, 7, 4, 2, generator=generator)
+    torch.testing.assert_close(goal(other, actions), goal(imagined, actions), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(cost(other, actions), cost(imagined, actions), atol=1e-2, rtol=1e-3)
 
 
 def test_a_roadmap_of_a_collapsed_model_is_refused():

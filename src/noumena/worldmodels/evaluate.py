@@ -121,10 +121,12 @@ def _plan(model: WorldModel, measured: Measured, episodes: int, seed: int) -> Ev
         return Evaluation({})
     from noumena.worldmodels.environments.worlds import world_of
     from noumena.worldmodels.planning.evaluate import plan_metrics
+    from noumena.worldmodels.planning.film import film
 
     # What is known of the latents is found by walks in the world: a goal is where no recorded walk may have been.
     found = plan_metrics(model, world_of(measured.schema), episodes=episodes, seed=seed)
-    return Evaluation(found.metrics, [found.table], found.pictures)
+    shown = film(found.world, found.episodes, 0)
+    return Evaluation(found.metrics, [found.table], found.pictures, files={"planning.gif": shown})
 
 
 # Writing down

@@ -92,7 +92,10 @@ def _way(axis: Any, world: World, episodes: Episodes, episode: int) -> None:
 
     scenes = None if episodes.scenes is None else episodes.scenes[[episode]]
     frame = world.render(episodes.positions[[episode], 0], scenes)[0]
-    axis.imshow(painted(frame, world.brightest), interpolation="nearest", alpha=0.5)
+    image = axis.imshow(painted(frame, world.brightest), interpolation="nearest", alpha=0.5)
+    left, right, low, high = image.get_extent()
+    # An imagined way may leave the world; the panel does not follow it.
+    axis.set(xlim=(left, right), ylim=(low, high))
     steps = int(episodes.steps[episode])
     if episodes.imagined is not None and steps:
         plan = torch.cat([episodes.positions[episode, :1], episodes.imagined[episode, 0]]).cpu().numpy()
