@@ -20,4 +20,14 @@ FAMILY = Family(
     evaluate="noumena.worldmodels.evaluate:evaluate",
     importers={"jepa-ssl": "noumena.worldmodels.importing:import_jepa_ssl"},
     study="noumena.worldmodels.migration.sections:recipe_sections",
+    demo=(
+        "worldmodels/jepa-robust",
+        "data.fixed=1.0",
+        "data.sequences=3200",
+        "fit.max_epochs=5",
+        "fit.beta_period_epochs=5",
+        "evaluate.probe_train_sequences=1200",
+        "evaluate.probe_sequences=300",
+        "evaluate.plan_episodes=20",
+    ),
 )
