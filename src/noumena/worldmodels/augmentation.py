@@ -21,7 +21,6 @@ from torch import Tensor
 _DRIFTS = tuple(i / 8 for i in range(-16, 17))
 # Place of a low value among the ordered ones of a pixel, from 0 for the least to 1 for the greatest.
 _LOW = 0.08
-_ONE_SIDED = 1.0
 THRESHOLD = 0.2
 _LEAST_FRAMES = 8
 _LEAST_SEQUENCES = 16
@@ -156,10 +155,16 @@ def find_background(frames: Tensor) -> Background:
     drift = _find_drift(frames[: max(_LEAST_SEQUENCES, _DRIFT_VALUES // frames[0].numel())])
     still = rolled(frames, -shifts(drift, frames.shape[1]))
     rest = still - background(still, 0.5)[:, None]
-    skewness = float((rest**3).mean() / rest.square().mean().clamp(min=1e-12) ** 1.5)
-    # What moves over a background that is known exactly leaves values far off it on one side only.
-    quantile = _LOW if skewness > _ONE_SIDED else 1.0 - _LOW if skewness < -_ONE_SIDED else 0.5
+    # What moves leaves values far off its background on one side only; the values on the other side hold least of it.
+    other = _LOW if float((rest**3).mean()) > 0.0 else 1.0 - _LOW
+    quantile = min((0.5, other), key=lambda level: _disagreement(still, level))
     return Background(background_share(frames, drift), drift, quantile)
+
+
+def _disagreement(still: Tensor, quantile: float) -> float:
+    """Mean squared difference of the two estimates of each background."""
+    even, odd = (background(still[:, start::2], quantile) for start in (0, 1))
+    return float((even - odd).square().mean())
 
 
 def _find_drift(frames: Tensor) -> Tensor:
