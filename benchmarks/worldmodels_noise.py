@@ -28,8 +28,8 @@ KINDS: dict[str, list[str]] = {
     "mixed-structured": ["data.noise=structured", "data.fixed={level}", "data.changing={level}"],
     "rolling-uniform": ["data.noise=uniform", "data.fixed={level}", "data.drift=0.25"],
     "rolling-structured": ["data.noise=structured", "data.fixed={level}", "data.drift=0.25"],
-    "three-dots": ["data.dots=multiple"],
-    "three-dots-fixed": ["data.dots=multiple", "data.noise=uniform", "data.fixed={level}"],
+    "three-dots": ["data.dots=multiple", "data.channels=3"],
+    "three-dots-fixed": ["data.dots=multiple", "data.channels=3", "data.noise=uniform", "data.fixed={level}"],
 }
 METHODS: dict[str, list[str]] = {
     "jepa-robust": ["worldmodels/jepa-robust"],
