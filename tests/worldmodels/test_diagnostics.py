@@ -121,8 +121,7 @@ def background_and_dot(share):
 def test_a_latent_that_holds_the_background_alone_is_warned_of():
     latents, actions = background_and_dot(0.0)
     # Not exactly constant, as no network's latent is.
-    text = warning(diagnosed(latents + 0.01 * normal(*latents.shape, seed=5), actions))
-    assert text is not None
+    text = warning(diagnosed(latents + 0.01 * normal(*latents.shape, seed=5), actions)) or ""
     assert "collapsed onto the background" in text
     assert "jepa-robust" in text
 
