@@ -253,7 +253,7 @@ def bare_config(model: str, schema: Mapping[str, Any], overrides: Sequence[str])
 
 
 # The keys of a configuration that hold a path; the value of any other may happen to be the name of a file.
-_PATH_KEYS = ("path", "ood", "mesh", "topology")
+_PATH_KEYS = ("path", "ood", "mesh", "topology", "val_path", "test_path", "draw_from", "exclude", "autoencoder")
 
 
 def _absolute(value: Any) -> Any:
@@ -282,4 +282,4 @@ def with_absolute_paths(config: Config) -> Config:
                 found[key] = _absolute(value)
         return found
 
-    return replace(config, data=absolute(config.data), evaluate=absolute(config.evaluate))
+    return replace(config, model=absolute(config.model), data=absolute(config.data), evaluate=absolute(config.evaluate))

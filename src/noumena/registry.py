@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 FAMILIES = {
     "density": "noumena.density",
     "multimodal": "noumena.multimodal",
+    "crystals": "noumena.crystals",
     "molecules": "noumena.molecules",
     "worldmodels": "noumena.worldmodels",
 }

@@ -142,7 +142,7 @@ def test_a_path_leads_from_one_frame_to_another(saved, tmp_path, capfd):
     np.testing.assert_allclose(superposed(path[[0, -1]], ends).numpy(), ends.numpy(), atol=0.02)
     code, _, err = run(capfd, "interpolate", folder, f"{file}:30", file, "-o", target)
     assert code == 3
-    assert "frame 30; it has 30" in err
+    assert "no row 30; it has 30" in err
     assert run(capfd, "interpolate", folder, "gone.pdb:1", file, "-o", target)[0] == 3
 
 

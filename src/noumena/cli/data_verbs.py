@@ -1,5 +1,6 @@
 """``noumena encode``, ``reconstruct`` and ``score``: read a file of any size in chunks, write results as they come."""
 
+import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -7,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from noumena.core.errors import NotSupportedError
+from noumena.core.errors import ConfigError, NotSupportedError
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from noumena.core.family import Family
     from noumena.core.model import LatentModel
@@ -20,18 +22,26 @@ Data = Annotated[str, typer.Argument(metavar="DATA", help="A file of the kind th
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help=".parquet, .csv or .npz; CSV on the terminal when missing.")
 ]
-# Where a model gives conformations of a molecule instead of rows of a table.
+# Where a model gives conformations of a molecule, or crystals, instead of rows of a table.
 Samples = Annotated[
     Path | None,
     typer.Option(
         "--output",
         "-o",
-        help=".parquet, .csv or .npz; CSV on the terminal when missing. Conformations: .pdb, .xtc, .sdf, .xyz or .npz.",
+        help=".parquet, .csv or .npz; CSV on the terminal when missing. Conformations: .pdb, .xtc, .sdf, .xyz or .npz. "
+        "Crystals: .cif, .extxyz, .vasp (one crystal), .zip of .cif or .parquet.",
     ),
 ]
 Device = Annotated[str, typer.Option(help="Where to compute, such as cpu or cuda.")]
 ChunkRows = Annotated[int, typer.Option(min=1, help="Rows held in memory at a time.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Of crystals: refuse structures that are else skipped and reported.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")]
+
+Symmetrise = Annotated[
+    bool, typer.Option("--symmetrise", help="Of crystals: move each onto the space group that it has approximately.")
+]
 
 Columns = Mapping[str, "np.ndarray"]
 
@@ -58,24 +68,49 @@ def encode(
     time_step: Annotated[
         float | None, typer.Option(help="Add a column `time`: the row's number, from 0, times this.")
     ] = None,
+    per_atom: Annotated[
+        bool, typer.Option("--per-atom", help="Of crystals: the latents of each atom, with its number and element.")
+    ] = False,
+    strict: Strict = False,
     device: Device = "cpu",
     chunk_rows: ChunkRows = 65536,
     as_json: AsJson = False,
 ) -> None:
-    """Posterior mean of each row: columns z0, z1, ..."""
+    """Vector of each row, the posterior mean in most families: columns z0, z1, ..., after an id where rows have one."""
+    if per_atom and (torsions or time_step is not None):
+        raise ConfigError("--per-atom gives rows of atoms: leave out --torsions and --time-step.")
     opened = Opened(source, device)
     feature = opened.feature("torsions") if torsions else None
+    atoms = opened.feature("per-atom") if per_atom else None
     first = 0
 
     def columns(rows: Any) -> Columns:
         nonlocal first
-        mean = opened.model.encode(rows).mean.cpu().numpy()
-        time = _times(first, len(mean), time_step)
-        first += len(mean)
-        latents = {f"z{i}": mean[:, i] for i in range(mean.shape[1])}
-        return {**time, **latents, **(feature(rows) if feature else {})}
+        if atoms is not None:
+            posterior: Any = opened.model.encode(rows)
+            return {**atoms(rows), **_numbered(posterior.atoms)}
+        vectors = opened.model.embed(rows)
+        time = _times(first, len(vectors), time_step)
+        first += len(vectors)
+        return {**ids(rows), **time, **_numbered(vectors), **(feature(rows) if feature else {})}
 
-    opened.stream(data, output, chunk_rows, as_json, columns)
+    opened.stream(data, output, chunk_rows, as_json, columns, strict=strict)
+
+
+def ids(rows: Any) -> dict[str, "np.ndarray"]:
+    """The names of rows as a column ``id``, or no column where they have none."""
+    import numpy as np
+
+    names = getattr(rows, "names", ())
+    # Tensors have names too, of their axes.
+    if not isinstance(names, tuple) or len(names) != len(rows) or not all(isinstance(name, str) for name in names):
+        return {}
+    return {"id": np.asarray(names)}
+
+
+def _numbered(vectors: "Tensor") -> Columns:
+    found = vectors.cpu().numpy()
+    return {f"z{i}": found[:, i] for i in range(found.shape[1])}
 
 
 def _times(first: int, count: int, step: float | None) -> Columns:
@@ -88,13 +123,21 @@ def reconstruct(
     source: Source,
     data: Data,
     output: Samples = None,
+    strict: Strict = False,
+    symmetrise: Symmetrise = False,
     device: Device = "cpu",
     chunk_rows: ChunkRows = 65536,
     as_json: AsJson = False,
 ) -> None:
     """Each row encoded and decoded again, in the columns and units of the data."""
     opened = Opened(source, device)
-    opened.stream(data, output, chunk_rows, as_json, opened.model.reconstruct, samples=True)
+    options = {"symmetrise": True} if symmetrise else {}
+    check_options(options, opened.model.reconstruct, opened)
+
+    def compute(rows: Any) -> Any:
+        return opened.model.reconstruct(rows, **options)
+
+    opened.stream(data, output, chunk_rows, as_json, compute, samples=True, strict=strict)
 
 
 def score(
@@ -134,6 +177,20 @@ def names_within(model: "LatentModel") -> dict[str, Sequence[str]]:
     return columns | {f"{name}_std": names for name, names in columns.items()}
 
 
+def check_options(options: Mapping[str, Any], verb: Callable[..., Any], opened: "Opened") -> None:
+    """Refuse options that a model's verb does not take.
+
+    Raises:
+        NotSupportedError: it names the first.
+    """
+    known = inspect.signature(verb).parameters
+    for name in options:
+        if name not in known:
+            whose = f"for the {opened.family.name} family's {type(opened.model).__name__}"
+            hint = ", which has one prior" if name == "prior" else ""
+            raise NotSupportedError(f"--{name.replace('_', '-')} is not {whose}{hint}. Leave it out.")
+
+
 class Opened:
     """A saved model and what its family knows of files.
 
@@ -150,11 +207,21 @@ class Opened:
         self.model: LatentModel = load(source, device=device)
         self.family: Family = family(read_manifest(model_folder(source)).model.partition("/")[0])
 
-    def batches(self, data: str, rows: int) -> Iterator[Any]:
-        """The rows of a file, laid out as the model expects, at most ``rows`` at a time."""
+    def batches(self, data: str, rows: int, *, strict: bool = False) -> Iterator[Any]:
+        """The rows of a file, laid out as the model expects, at most ``rows`` at a time.
+
+        Raises:
+            NotSupportedError: ``strict``, and the family skips nothing.
+        """
         from noumena.registry import resolve
 
-        return resolve(self.family.stream)(data, self.model.schema, batch_rows=self.rows_at_once(rows))
+        read = resolve(self.family.stream)
+        options = {"strict": True} if strict else {}
+        if options and "strict" not in inspect.signature(read).parameters:
+            raise NotSupportedError(
+                f"--strict is not for the {self.family.name} family, which skips no rows. Leave it out."
+            )
+        return read(data, self.model.schema, batch_rows=self.rows_at_once(rows), **options)
 
     def rows_at_once(self, rows: int) -> int:
         """At most ``rows``, and fewer where the model says that they need much memory."""
@@ -207,6 +274,7 @@ class Opened:
         compute: Callable[[Any], Any],
         *,
         samples: bool = False,
+        strict: bool = False,
     ) -> None:
         """Compute something of each chunk of a file, write it and print how much it was."""
         import torch
@@ -217,7 +285,7 @@ class Opened:
         def results() -> Iterator[Any]:
             nonlocal rows
             with torch.inference_mode():
-                for batch in self.batches(data, chunk_rows):
+                for batch in self.batches(data, chunk_rows, strict=strict):
                     found = compute(batch)
                     rows += len(batch)
                     if not samples and "is_anomaly" in found:

@@ -102,3 +102,51 @@ def jepa_ssl(
             f"{facts['objective']}, latent {facts['latent_size']}, {parameters:,} parameters, takes {facts['inputs']} "
             f"-> {output}"
         )
+
+
+@_verbs.command(name="chemeleon2", no_args_is_help=True)
+def chemeleon2(
+    weights: Annotated[
+        Path, typer.Argument(metavar="FILE", help="State of its VAE: .safetensors, or a Lightning checkpoint (.ckpt).")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model folder to make.")],
+    heads: Annotated[
+        int | None, typer.Option(help="Attention heads; 'nhead' of a .json file beside FILE, or 8 at a width of 512.")
+    ] = None,
+    csp: Annotated[bool, typer.Option("--csp", help="A model for structure prediction: elements are given.")] = False,
+    max_atoms: Annotated[int, typer.Option(help="Atoms of the largest cell that the model is to take.")] = 20,
+    activation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="gelu-tanh|gelu",
+            help="Of the feed-forward networks; that of the .json file, or gelu-tanh as published, by default.",
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing folder.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The VAE of Chemeleon2 as a model folder that computes the same."""
+    from noumena.registry import family, resolve
+
+    model = resolve(family("crystals").importers["chemeleon2"])(
+        weights, heads=heads, csp=csp, max_atoms=max_atoms, activation=activation
+    )
+    model.save(output, overwrite=overwrite)
+    facts = {
+        "width": model.width,
+        "encoder_layers": model.encoder_layers,
+        "decoder_layers": model.decoder_layers,
+        "heads": model.heads,
+        "latent_dim": model.latent_dim,
+        "predict_types": model.predict_types,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "output": str(output),
+    }
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        typer.echo(
+            f"width {model.width}, {model.encoder_layers}+{model.decoder_layers} layers, {model.heads} heads, "
+            f"latent {model.latent_dim} per atom, "
+            f"{facts['parameters']:,} parameters -> {output}"
+        )

@@ -18,6 +18,7 @@ from noumena.cli import (
     infer,
     interpolate,
     listings,
+    neighbours,
     plan,
     sample,
 )
@@ -59,7 +60,21 @@ def options(
     logging.getLogger("noumena").setLevel(logging.INFO)
 
 
-for verbs in (fit, evaluate, plan, data_verbs, infer, sample, interpolate, export, import_model, data, listings, demo):
+for verbs in (
+    fit,
+    evaluate,
+    plan,
+    data_verbs,
+    infer,
+    sample,
+    interpolate,
+    neighbours,
+    export,
+    import_model,
+    data,
+    listings,
+    demo,
+):
     verbs.register(app)
 
 

@@ -153,11 +153,15 @@ class _NpzWriter:
         self._folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
         self._files: dict[str, IO[bytes]] = {}
         self._dtypes: dict[str, np.dtype[Any]] = {}
+        self._text: dict[str, list[np.ndarray]] = {}  # in memory: how wide it is, the last chunk tells
         self._inner: dict[str, tuple[int, ...]] = {}
         self._rows = 0
 
     def write(self, columns: Columns) -> None:
         for i, (name, column) in enumerate(columns.items()):
+            if column.dtype.kind == "U":
+                self._text.setdefault(name, []).append(column)
+                continue
             if name not in self._files:
                 self._files[name] = (self._folder / str(i)).open("w+b")
                 self._dtypes[name] = column.dtype
@@ -178,6 +182,9 @@ class _NpzWriter:
                     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                         np.lib.format.write_array_header_2_0(member, header)
                         shutil.copyfileobj(file, member, 1 << 20)
+                for name, parts in self._text.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, np.concatenate(parts), allow_pickle=False)
         finally:
             for file in self._files.values():
                 file.close()

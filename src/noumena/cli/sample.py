@@ -1,14 +1,12 @@
 """``noumena sample``."""
 
-import inspect
 import json
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
-from noumena.cli.data_verbs import AsJson, Device, Opened, Samples, Source
-from noumena.core.errors import NotSupportedError
+from noumena.cli.data_verbs import AsJson, Device, Opened, Samples, Source, Symmetrise, check_options
 
 _CHUNK = 65536
 # Of modalities with thousands of columns fewer rows at a time.
@@ -25,8 +23,17 @@ def sample(
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many.")] = 1000,
     seed: Annotated[int, typer.Option(help="Same seed, same samples.")] = 0,
     prior: Annotated[
-        str | None, typer.Option(help="Of molecules: fitted (to the training data; the default) or normal.")
+        str | None,
+        typer.Option(
+            help="Of molecules: fitted (to the training data; the default) or normal. Of crystals/vae: standard or "
+            "gaussian, controls for crystals/prior."
+        ),
     ] = None,
+    n_atoms: Annotated[int | None, typer.Option("--n-atoms", min=1, help="Of crystals: atoms of each cell.")] = None,
+    composition: Annotated[
+        str | None, typer.Option(help='Of crystals: elements and their ratio, such as NaCl or "Li2 O".')
+    ] = None,
+    symmetrise: Symmetrise = False,
     output: Samples = None,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -36,11 +43,9 @@ def sample(
 
     opened = Opened(source, device)
     model = opened.model
-    options = {} if prior is None else {"prior": prior}
-    if options and "prior" not in inspect.signature(model.sample).parameters:
-        raise NotSupportedError(
-            f"--prior is not for the {opened.family.name} family, which has one prior. Leave it out."
-        )
+    given = {"prior": prior, "n_atoms": n_atoms, "composition": composition, "symmetrise": symmetrise or None}
+    options = {name: value for name, value in given.items() if value is not None}
+    check_options(options, model.sample, opened)
     generator = torch.Generator(device).manual_seed(seed)
     width = sum(modality.size for modality in getattr(model, "modalities", ()))
     chunk = opened.rows_at_once(min(_CHUNK, _MOST_NUMBERS // max(1, width)))

@@ -1,4 +1,4 @@
-"""The contract every Noumena model keeps: plain PyTorch mathematics, and two doors to training and saving."""
+"""The contract every Noumena model keeps: plain PyTorch mathematics, and three doors: fit, save, load_trained."""
 
 import inspect
 from collections.abc import Mapping
@@ -100,6 +100,13 @@ class LatentModel(nn.Module):
         """How normal each sample is; higher is more normal."""
         raise NotSupportedError(f"{type(self).__name__} has no score; use a model of the density family.")
 
+    def embed(self, data: Any) -> Tensor:
+        """One vector per sample, for search and regression, shape (samples, size): the posterior mean.
+
+        A model whose latents are not one vector per sample says here which vector stands for it.
+        """
+        return self.encode(data).mean
+
     def evaluate(self, data: Any) -> dict[str, float]:
         """Numbers by name that say how well the model describes ``data``."""
         raise NotSupportedError(f"{type(self).__name__} measures nothing by itself; use `loss` on batches of the data.")
@@ -169,3 +176,14 @@ class LatentModel(nn.Module):
         from noumena.artifact import save
 
         save(self, path, overwrite=overwrite)
+
+
+def load_trained(path: str | Path) -> LatentModel:
+    """A saved model that another one builds on; see :func:`noumena.load`.
+
+    Args:
+        path: a run folder or a model folder.
+    """
+    from noumena.artifact import load
+
+    return load(path)

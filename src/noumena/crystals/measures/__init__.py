@@ -1,0 +1,1 @@
+"""What crystals are measured with: search for matches, worker processes, distances, fingerprints, counts."""
