@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 SYSTEMS = ("triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic")
 """Crystal systems in the order of the numbers of their space groups."""
-TOLERANCES = (0.3, 0.2, 0.1, 0.05)
+TOLERANCES = (0.2, 0.1, 0.05)
 """Tolerances in angstrom that :func:`symmetrised` tries, one after the other."""
 
 _LAST = (2, 15, 74, 142, 167, 194, 230)  # number of the last space group of each system

@@ -17,9 +17,9 @@ Xie et al. 2022). It is weak: N(0, I) through a decoder passes it four times in 
 DISTANCES: Sequence[float] = (1.0, 1.5)
 """Angstrom: harder limits; 96 % of the crystals of MP-20 keep the second one."""
 
-MOST_ELEMENTS = 10
+MOST_ELEMENTS = 7
 """Compositions of more elements are not valid. The package smact tries all combinations of oxidation states, which
-takes minutes for them; no crystal of MP-20 has more than 7."""
+takes seconds for each of them; no crystal of MP-20 or MPTS-52 has more."""
 
 SMACT_RULE = (
     "smact.screening.smact_validity of smact 4 with its defaults: charge neutral with oxidation states of the ICSD "
