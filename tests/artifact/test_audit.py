@@ -46,8 +46,8 @@ print(json.dumps(seen))
 """
 
 ALLOWED = {"noumena", "torch", "safetensors", "numpy", "pydantic"}
-# What these import themselves: typing helpers, pydantic's core and torch's own dependencies. Where dill is installed (smact
-# brings it along), torch imports it, only to switch its hooks off.
+# What these import themselves: typing helpers, pydantic's core and torch's own dependencies. Where dill is installed
+# (smact brings it along), torch imports it, only to switch its hooks off.
 ALLOWED_BY_THEM = {
     "pydantic_core", "typing_extensions", "typing_inspection", "annotated_types", "torchgen", "functorch",
     "sympy", "mpmath", "packaging", "filelock", "jinja2", "markupsafe", "networkx", "fsspec", "dateutil", "six", "yaml",
