@@ -58,7 +58,7 @@ class CrystalPrior(OnAutoencoder):
         formula_weight: float = 0.2,
         formula_dropout: float = 0.1,
         unconditioned: float = 0.1,
-        steps: int = 25,
+        steps: int = 12,
         guidance: float = 1.0,
         decoder_noise: float = 0.1,
         temperature: float = 1.0,
