@@ -40,7 +40,8 @@ for folder in folders:
         outcome = type(error).__name__
     watching = None
     imported = {name.partition(".")[0] for name in set(sys.modules) - before}
-    third = sorted(name for name in imported if name not in sys.stdlib_module_names and name[:15] != "_sysconfigdata_")
+    made = ("_sysconfigdata_", "_cython_", "cython_runtime")  # modules without a package: Python's and numpy.random's
+    third = sorted(name for name in imported if name not in sys.stdlib_module_names and not name.startswith(made))
     seen.append({"outcome": outcome, "events": events, "imported": third})
 print(json.dumps(seen))
 """

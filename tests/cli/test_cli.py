@@ -69,7 +69,9 @@ def test_score_encode_and_reconstruct_agree_with_the_library(trained, tmp_path, 
         code, _, err = run(capfd, verb, out, table, "-o", target, "--chunk-rows", 64)
         assert code == 0, err
         found = pyarrow.parquet.read_table(target)
-        first = np.column_stack([found[name].to_numpy() for name in found.column_names if name != "is_anomaly"])
+        first = np.column_stack(
+            [found[name].to_numpy() for name in found.column_names if name not in ("is_anomaly", "p_value")]
+        )
         np.testing.assert_allclose(first.squeeze(), values.squeeze(), rtol=1e-5, atol=1e-6)
     assert pyarrow.parquet.read_table(tmp_path / "reconstruct.parquet").column_names == ["height", "width", "mass"]
 
@@ -96,7 +98,7 @@ def test_scores_go_to_the_terminal_without_a_file(trained, capfd):
     out, table = trained
     code, text, _ = run(capfd, "score", out, table)
     assert code == 0
-    assert text.splitlines()[0] == '"score","is_anomaly"'
+    assert text.splitlines()[0] == '"score","is_anomaly","p_value"'
     assert len(text.splitlines()) == 401
 
 

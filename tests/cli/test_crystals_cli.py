@@ -127,6 +127,10 @@ def test_samples_follow_the_options(saved, tmp_path, capfd):
     )
     assert code == 2
     assert "'Ck'" in err
+    # The controls are as the decoder gives them.
+    code, _, err = run(capfd, "sample", folder, "--prior", "gaussian", "--separate", "-o", tmp_path / "d.cif")
+    assert code == 2
+    assert "--separate" in err
 
 
 def test_options_of_crystals_are_refused_for_other_families(table_model, tmp_path, capfd):

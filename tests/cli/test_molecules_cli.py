@@ -196,7 +196,6 @@ def test_files_of_the_wrong_kind_are_refused_with_the_right_ones(saved, tmp_path
         (["encode", "MODEL", "DATA", "-o", "COLVAR"], "unknown ending"),
         (["reconstruct", "MODEL", "DATA", "-o", "out.pdb"], ".pdb"),
         (["interpolate", "MODEL", "DATA", "DATA", "-o", "out.csv"], "molecules"),
-        (["export", "MODEL", "-o", "out.onnx"], "molecules"),
     ],
 )
 def test_what_is_for_molecules_is_refused_by_other_families(table_model, tmp_path, capfd, monkeypatch, arguments, word):

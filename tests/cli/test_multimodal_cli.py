@@ -168,7 +168,7 @@ def test_verbs_of_another_family_are_refused_in_words(saved, tmp_path, capfd):
     options = ["--inputs", "x", "--targets", "x"]
     code, _, err = run(capfd, "export", tmp_path / "vae", "-o", tmp_path / "out.onnx", *options)
     assert code == 2
-    assert "multimodal" in err
+    assert "modalities" in err
     assert not list(tmp_path.glob("out.*"))
 
 

@@ -104,8 +104,8 @@ def test_a_prior_is_measured_by_its_samples_and_its_compositions(splits, model, 
     class Known:
         """Draws training crystals, and those of the composition asked for."""
 
-        def sample(self, n, generator=None, *, composition=None):
-            drawn.append(composition)
+        def sample(self, n, generator=None, *, composition=None, separate=True):
+            drawn.append((composition, separate))
             crystals = splits.test.crystals
             if composition is None:
                 return splits.train.crystals.select(torch.randint(30, (n,), generator=generator))
@@ -124,8 +124,10 @@ def test_a_prior_is_measured_by_its_samples_and_its_compositions(splits, model, 
     assert found.metrics["novel"] == 0.0
     assert found.metrics["valid_structure"] == found.metrics["ideal_valid_structure"] == 1.0
     assert found.metrics["samples_per_second"] > 0
-    assert "standard_unique" in found.metrics
-    assert len(drawn) > 1
+    assert found.metrics["raw_valid_structure"] == 1.0
+    assert {"standard_unique", "standard_separated_unique", "gaussian_separated_novel"} <= set(found.metrics)
+    assert drawn[:2] == [(None, True), (None, False)]
+    assert len(drawn) > 2
 
 
 def test_a_report_has_pictures_of_cells_latents_and_samples_and_a_page(splits, model):

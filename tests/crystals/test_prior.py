@@ -12,6 +12,7 @@ from noumena.crystals.generator import CrystalPrior
 from noumena.crystals.networks.flow import Velocity
 from noumena.crystals.networks.formula import Formula
 from noumena.crystals.networks.packing import Packing
+from noumena.crystals.separation import separated
 from tests.crystals.models import ORIGINAL, crystals, real, small
 
 TINY = {"width": 16, "layers": 1, "heads": 2, "formula_width": 16, "formula_layers": 1, "formula_heads": 2, "steps": 3}
@@ -39,6 +40,15 @@ def prior(autoencoder):
 
 def draw(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def test_atoms_of_samples_are_separated_unless_that_is_not_wanted(prior):
+    raw = prior.sample(8, draw(), separate=False)
+    expected = separated(raw)
+    assert expected.moved.any()
+    found = prior.sample(8, draw())
+    torch.testing.assert_close(found.frac_coords, expected.crystals.frac_coords)
+    torch.testing.assert_close(found.lattice, expected.crystals.lattice)
 
 
 # Elements

@@ -86,7 +86,8 @@ def test_the_false_alarm_rate_is_that_of_normal_rows_at_the_threshold(model, spl
 
 def test_every_picture_and_table_is_there(model, splits):
     found = evaluate(model, splits, samples=50)
-    assert {picture.name for picture in found.pictures} == {"scores", "roc", "samples", "latent_map", "latent_kl"}
+    names = {"scores", "roc", "samples", "unusual_rows", "latent_map", "latent_kl"}
+    assert {picture.name for picture in found.pictures} == names
     for table in found.tables:
         assert all(len(row) == len(table.columns) for row in table.rows)
 

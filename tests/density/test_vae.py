@@ -6,12 +6,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 import noumena
 from noumena.core.errors import ConfigError, DataError, NotSupportedError
 from noumena.core.seeding import Noise
 from noumena.density.model import VAE
+from noumena.density.noise import row_noise
+from noumena.density.table import as_table
 
 QUICK = {"max_epochs": 4, "batch_size": 64, "lr": 3e-3, "accelerator": "cpu"}
 ORIGINAL = {"decoder_scale": "fixed", "standardize": False, "activation": "relu"}
@@ -95,7 +97,7 @@ def test_beta_and_its_schedule_weigh_the_kl_alone():
 
 
 @pytest.mark.parametrize("standardize", [False, True])
-@pytest.mark.parametrize("scoring", ["reconstruction", "elbo", None])
+@pytest.mark.parametrize("scoring", ["reconstruction", "elbo"])
 def test_the_learned_scale_scores_in_nats_in_the_units_of_the_data(standardize, scoring):
     x = correlated_rows(60)
     model = built(5, standardize=standardize, scoring=scoring)
@@ -132,6 +134,66 @@ def test_the_learned_scale_converges_to_the_deviation_of_the_noise():
     model = VAE(hidden_dims=(8,), latent_dim=1, beta=50.0, standardize=False)  # the latent explains nothing
     model.fit(x, **QUICK | {"max_epochs": 40, "lr": 1e-2, "lr_schedule": "cosine"})
     np.testing.assert_allclose(model.decoder.log_scale.detach().exp().numpy(), x.std(0), rtol=0.1)
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_the_importance_score_is_the_likelihood_where_that_is_known(standardize):
+    """A decoder with one linear layer is a factor analysis: its likelihood is a Gaussian (Bishop 2006, eq. 12.65)."""
+    x = correlated_rows(200)
+    model = built(5, hidden_dims=(), draws=512, standardize=standardize).double()
+    rows = torch.from_numpy(x).double()
+    if standardize:
+        model.standardizer.fit(rows)
+    scaled = model._standardized(rows)
+    with torch.no_grad():
+        model.decoder.log_scale.fill_(-0.5)
+        weight, bias = model.decoder.net[0].weight, model.decoder.net[0].bias
+        noise = torch.exp(2.0 * model.decoder.log_scale)
+        known = MultivariateNormal(bias, weight @ weight.T + torch.diag(noise)).log_prob(scaled) + model._log_det
+        # The exact posterior: importance weights are then all the same (Bishop 2006, eq. 12.42).
+        inner = torch.linalg.inv(torch.eye(3, dtype=torch.float64) + weight.T @ (weight / noise[:, None]))
+        gain = inner @ (weight / noise[:, None]).T
+        model.encoder.head.weight.copy_(torch.cat([gain, torch.zeros(3, 5)]))
+        model.encoder.head.bias.copy_(torch.cat([-gain @ bias, inner.diagonal().log()]))
+    score = model.score_samples(x)
+    near = known > known.median()
+    np.testing.assert_allclose(score[near], known.numpy()[near], rtol=0.01, atol=0.1)
+    assert (score <= known.numpy() + 0.2).all()
+
+
+def test_draws_of_the_posterior_are_the_same_for_every_row_and_batch():
+    x = correlated_rows(300, seed=5)
+    model = built(5)
+    model.standardizer.fit(torch.from_numpy(x))
+    for scoring in ("importance", "reconstruction_probability", "original"):
+        model.scoring = scoring
+        whole = model.score_samples(x)
+        np.testing.assert_array_equal(model.score_samples(x[::-1].copy())[::-1], whole)
+        np.testing.assert_array_equal(model.score_samples(x[17:18]), whole[17:18])
+
+
+def test_more_draws_raise_the_importance_score_towards_the_likelihood():
+    """Burda et al. 2016, theorem 1."""
+    x = correlated_rows(400, seed=2)
+    model = VAE(hidden_dims=(16,), latent_dim=2)
+    model.fit(x, **QUICK | {"max_epochs": 10})
+    means = []
+    for draws in (4, 32, 256):
+        model.draws, model.scoring = draws, "importance"
+        means.append(model.score_samples(x).mean())
+    assert means == sorted(means)
+
+
+def test_the_original_score_of_a_row_is_noisy_as_published_but_its_own():
+    rows = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0))
+    noise = row_noise(rows, 4)
+    assert torch.equal(row_noise(rows.flip(0), 4).flip(0), noise)
+    assert float(noise.mean().abs()) < 0.02
+    assert float(noise.std() - 1.0) == pytest.approx(0.0, abs=0.02)
+    assert float(torch.corrcoef(noise.T).fill_diagonal_(0.0).abs().max()) < 0.05
+    moved = rows.clone()
+    moved[:, 1] = torch.nextafter(moved[:, 1], torch.tensor(10.0))
+    assert float((row_noise(moved, 4) * noise).mean().abs()) < 0.02
 
 
 # A row's score is its own
@@ -309,17 +371,22 @@ def test_the_threshold_leaves_the_wished_share_below_it(trained, fraction):
     assert trained.predict_anomaly(x).sum() == below
 
 
-def test_fit_sets_the_threshold_from_the_validation_rows():
+def test_fit_calibrates_on_half_of_the_validation_rows_which_choose_no_weights():
     train, val = correlated_rows(), correlated_rows(200, seed=1)
     model = VAE(hidden_dims=(16,), latent_dim=2, anomaly_fraction=0.1)
     model.fit(train, val, **QUICK)
-    assert model.predict_anomaly(val).mean() == pytest.approx(0.1, abs=1 / 200)
+    _, calibration = model.divide_validation(as_table(val))
+    assert len(calibration) == model.calibration_rows == 100
+    # The tenth of 101 places: so many of the calibration rows lie below the threshold.
+    assert model.predict_anomaly(calibration).sum() == 9
+    np.testing.assert_array_equal(np.sort(model.score_samples(calibration)), model.calibration.numpy())
+    assert (model.p_value(calibration) > 0.1).sum() == 91
 
 
 def test_without_a_threshold_a_prediction_is_refused_with_the_remedy():
     model = VAE(hidden_dims=(4,))
     model.fit(correlated_rows(50), **QUICK)
-    with pytest.raises(NotSupportedError, match="set_threshold"):
+    with pytest.raises(NotSupportedError, match="calibrate"):
         model.predict(correlated_rows(5))
 
 

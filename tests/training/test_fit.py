@@ -44,7 +44,8 @@ def test_the_weights_kept_are_those_with_the_lowest_validation_loss():
     best = int(np.argmin(history["val_loss"]))
     assert best < 24, "the case needs a best epoch before the last"
     assert history.best_epoch == best
-    data = DataModule(train, val, test, batch_size=32, seed=3)
+    stopping, _ = model.divide_validation(val)
+    data = DataModule(train, stopping, test, batch_size=32, seed=3)
     assert losses(model, data, "val") == pytest.approx(history["val_loss"][best], rel=1e-6)
     assert losses(model, data, "test") == pytest.approx(history["test_loss"][best], rel=1e-6)
 
@@ -54,7 +55,7 @@ def test_the_last_weights_are_kept_where_the_loss_says_little():
     model = small()
     history = model.fit(train, val, keep="last", **QUICK | {"max_epochs": 25, "patience": None, "lr": 0.05, "seed": 3})
     assert int(np.argmin(history["val_loss"])) < 24, "the case needs a best epoch before the last"
-    data = DataModule(train, val, batch_size=32, seed=3)
+    data = DataModule(train, model.divide_validation(val)[0], batch_size=32, seed=3)
     assert losses(model, data, "val") == pytest.approx(history["val_loss"][-1], rel=1e-6)
 
 

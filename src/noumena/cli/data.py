@@ -1,4 +1,4 @@
-"""``noumena data``: make data by simulation."""
+"""``noumena data``: make data by simulation, or out of other data."""
 
 import json
 import time
@@ -7,18 +7,19 @@ from typing import Annotated
 
 import typer
 
-from noumena.cli import data_molecules, data_worldmodels
+from noumena.cli import data_density, data_molecules, data_worldmodels
 from noumena.cli.progress import keeping_finished_jobs, processors, progress_bar
 from noumena.multimodal.softrobot.settings import SoftRobot
 
 _DEFAULT = SoftRobot()
 _POSE = tuple[float, float, float, float, float, float]
 
-_verbs = typer.Typer(no_args_is_help=True, help="Make data by simulation.")
+_verbs = typer.Typer(no_args_is_help=True, help="Make data, by simulation or out of other data.")
 
 
 def register(app: typer.Typer) -> None:
     """Add the group of verbs."""
+    data_density.register(_verbs)
     data_molecules.register(_verbs)
     data_worldmodels.register(_verbs)
     app.add_typer(_verbs, name="data")

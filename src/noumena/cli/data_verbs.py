@@ -144,22 +144,41 @@ def score(
     source: Source,
     data: Data,
     output: Output = None,
+    false_alarm_rate: Annotated[
+        float | None,
+        typer.Option(help="Call this share of normal rows anomalies, instead of the share the threshold was set for."),
+    ] = None,
+    fdr: Annotated[
+        float | None,
+        typer.Option(
+            help="Add a column `selected`: rows chosen together, of which at most this share is expected to be normal "
+            "(Benjamini & Hochberg)."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that score, with one thread each; 0: this one.")] = 0,
     device: Device = "cpu",
     chunk_rows: ChunkRows = 65536,
     as_json: AsJson = False,
 ) -> None:
-    """How normal each row is (higher is more normal) and whether it lies below the model's threshold."""
+    """How normal each row is: score (higher is more normal), is_anomaly and p_value where the model is calibrated."""
+    from noumena.cli.data_scoring import Verdicts, check_workers, scores_of
+
+    check_workers(workers, device)
     opened = Opened(source, device)
-    model: Any = opened.model
+    verdicts = Verdicts(opened.model, false_alarm_rate, fdr)
+    columns = verdicts.columns(scores_of(opened, source, data, chunk_rows, workers))
+    opened.write_table(columns, output, to_stdout=not as_json)
+    report(verdicts.facts, output, as_json, verdicts.settings)
 
-    def columns(rows: Any) -> Columns:
-        scores = model.score_samples(rows)
-        threshold = getattr(model, "threshold", None)
-        if threshold is None or bool(threshold.isnan()):
-            return {"score": scores}
-        return {"score": scores, "is_anomaly": model.is_anomaly(scores)}
 
-    opened.stream(data, output, chunk_rows, as_json, columns)
+def report(
+    facts: Mapping[str, int], output: Path | None, as_json: bool, settings: Mapping[str, float] | None = None
+) -> None:
+    """Print how much was written: one line, or JSON with the ``settings`` it rests on."""
+    if as_json:
+        typer.echo(json.dumps({**facts, **(settings or {}), "output": None if output is None else str(output)}))
+    elif output is not None:
+        typer.echo(f"{', '.join(f'{value:,} {key}' for key, value in facts.items())} -> {output}")
 
 
 def named_columns(model: "LatentModel", found: Any) -> dict[str, "np.ndarray"]:
@@ -280,7 +299,6 @@ class Opened:
         import torch
 
         rows = 0
-        anomalies: list[int] = []
 
         def results() -> Iterator[Any]:
             nonlocal rows
@@ -288,14 +306,8 @@ class Opened:
                 for batch in self.batches(data, chunk_rows, strict=strict):
                     found = compute(batch)
                     rows += len(batch)
-                    if not samples and "is_anomaly" in found:
-                        anomalies.append(int(found["is_anomaly"].sum()))
                     yield found
 
         write = self.write_samples if samples else self.write_table
         write(results(), output, to_stdout=not as_json)
-        facts = {"rows": rows, **({"anomalies": sum(anomalies)} if anomalies else {})}
-        if as_json:
-            typer.echo(json.dumps({**facts, "output": None if output is None else str(output)}))
-        elif output is not None:
-            typer.echo(f"{', '.join(f'{value:,} {key}' for key, value in facts.items())} -> {output}")
+        report({"rows": rows}, output, as_json)

@@ -32,14 +32,17 @@ def dry_run(
     model.prepare(splits.train, seed=settings.seed)
     parts = {"train": splits.train, "val": splits.val, "test": splits.test, **splits.extra}
     rows = {name: len(part) for name, part in parts.items() if part is not None}
+    facts["samples"] = ", ".join(f"{name} {n:,}" for name, n in rows.items())
+    data_bytes = sum(part.nbytes for part in parts.values() if part is not None)
+    if not model.trains_by_gradient:
+        memory = f"about {data_bytes / 2**20:,.0f} MiB for data, besides the model and the libraries"
+        return {**facts, "training": "solved at once, without epochs", "memory": memory}
     parameters = sum(parameter.numel() for parameter in model.parameters())
     batch, saved = _one_batch(model, splits.train, settings.batch_size)
-    data_bytes = sum(part.nbytes for part in parts.values() if part is not None)
     # Weights, gradients and the optimiser's two moments; the data; what one batch keeps for its gradient.
     memory = 4 * parameters * model.dtype.itemsize + data_bytes + saved
     return {
         **facts,
-        "samples": ", ".join(f"{name} {n:,}" for name, n in rows.items()),
         "batch": batch,
         "parameters": f"{parameters:,}",
         "memory": f"about {memory / 2**20:,.0f} MiB for data and training, besides the libraries",

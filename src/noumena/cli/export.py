@@ -33,8 +33,8 @@ def export(
 ) -> None:
     """A model's inference as one file for other runtimes, checked against the model.
 
-    Of a multimodal model the inference of some modalities from others; of a model of molecules the encoder, from
-    coordinates to latents, for use as collective variables.
+    Of a density model score, verdict and p-value of rows; of a multimodal model the inference of some modalities from
+    others; of a model of molecules the encoder, from coordinates to latents, for use as collective variables.
     """
     from noumena.artifact import load, read_manifest
     from noumena.artifact.store import model_folder

@@ -1,6 +1,7 @@
 """``noumena import``: models of other codes as model folders of this library."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -149,4 +150,51 @@ def chemeleon2(
             f"width {model.width}, {model.encoder_layers}+{model.decoder_layers} layers, {model.heads} heads, "
             f"latent {model.latent_dim} per atom, "
             f"{facts['parameters']:,} parameters -> {output}"
+        )
+
+
+@_verbs.command(name="gormpo", no_args_is_help=True)
+def gormpo(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH",
+            help="BASE, where BASE_model.pth and BASE_meta_data.pkl are the files, one of the two, or a folder with "
+            "one such pair.",
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The model folder to make; the name BASE here by default.")
+    ] = None,
+    actions: Annotated[
+        int | None,
+        typer.Option(
+            help="Columns of a row that are the action, the last ones: 3 of Hopper, 6 of HalfCheetah and Walker2d. "
+            "Files of episodes can then be scored as they are."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing folder.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """A VAE or RealNVP of GORMPO as a model folder that computes the same."""
+    from noumena.registry import family, model_name, resolve
+
+    model = resolve(family("density").importers["gormpo"])(path, actions=actions)
+    folder = Path(model.schema["gormpo"]["name"]) if output is None else output
+    model.save(folder, overwrite=overwrite)
+    threshold = float(model.threshold)
+    facts = {
+        "model": model_name(type(model)),
+        "columns": model.input_dim,
+        "hidden_dims": list(model.hidden_dims),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "threshold": threshold if math.isfinite(threshold) else None,
+        "output": str(folder),
+    }
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        said = "no threshold" if facts["threshold"] is None else f"threshold {threshold:.4g}"
+        typer.echo(
+            f"{facts['model']}, {facts['columns']} columns, {facts['parameters']:,} parameters, {said} -> {folder}"
         )

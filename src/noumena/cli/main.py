@@ -12,6 +12,7 @@ from noumena.cli import (
     data_verbs,
     demo,
     evaluate,
+    explain,
     export,
     fit,
     import_model,
@@ -63,6 +64,7 @@ def options(
 for verbs in (
     fit,
     evaluate,
+    explain,
     plan,
     data_verbs,
     infer,

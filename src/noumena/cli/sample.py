@@ -33,6 +33,14 @@ def sample(
     composition: Annotated[
         str | None, typer.Option(help='Of crystals: elements and their ratio, such as NaCl or "Li2 O".')
     ] = None,
+    separate: Annotated[
+        bool | None,
+        typer.Option(
+            "--separate/--no-separate",
+            help="Of crystals/prior: move atoms apart that came to lie on each other; the default.",
+            show_default=False,
+        ),
+    ] = None,
     symmetrise: Symmetrise = False,
     output: Samples = None,
     device: Device = "cpu",
@@ -43,7 +51,10 @@ def sample(
 
     opened = Opened(source, device)
     model = opened.model
-    given = {"prior": prior, "n_atoms": n_atoms, "composition": composition, "symmetrise": symmetrise or None}
+    given = {
+        **{"prior": prior, "n_atoms": n_atoms, "composition": composition},
+        **{"separate": separate, "symmetrise": symmetrise or None},
+    }
     options = {name: value for name, value in given.items() if value is not None}
     check_options(options, model.sample, opened)
     generator = torch.Generator(device).manual_seed(seed)

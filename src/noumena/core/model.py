@@ -36,6 +36,9 @@ class LatentModel(nn.Module):
     least_batch: ClassVar[int] = 1
     """Samples that :meth:`loss` needs at once; more than one where it compares the samples of a batch."""
 
+    trains_by_gradient: ClassVar[bool] = True
+    """Whether ``fit`` descends the gradient of :meth:`loss`; otherwise it calls :meth:`solve` once."""
+
     def __init__(self) -> None:
         super().__init__()
         self.schema: dict[str, Any] = {}
@@ -64,6 +67,17 @@ class LatentModel(nn.Module):
         A model whose preprocessing no training step changes computes it here instead of in every batch.
         """
         return dataset
+
+    def divide_validation(self, val: Dataset) -> tuple[Dataset, Dataset]:
+        """Validation data that choose the weights, and those that :meth:`after_fit` gets; the same ones by default.
+
+        A model that calibrates itself keeps the two apart: scores of data that chose the weights are too good.
+        """
+        return val, val
+
+    def solve(self, train: Dataset, *, seed: int) -> None:
+        """Fit to the training data at once, where ``trains_by_gradient`` is false; called after :meth:`prepare`."""
+        raise NotImplementedError
 
     def after_fit(self, train: Dataset, val: Dataset | None) -> None:
         """Finish after training, on the restored best weights (thresholds, calibration, latent distribution)."""

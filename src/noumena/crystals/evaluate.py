@@ -24,6 +24,7 @@ from noumena.crystals.metrics import Errors, by_atoms, match_values, reconstruct
 from noumena.crystals.model import CrystalVAE
 from noumena.crystals.pictures import cells_page, reconstruction_pictures, sample_pictures
 from noumena.crystals.regression import PropertyHead, evaluate_property
+from noumena.crystals.separation import separated
 from noumena.crystals.symmetry import space_groups, symmetrised
 from noumena.crystals.validity import validity
 
@@ -290,7 +291,9 @@ def _prior(
     started = time.perf_counter()
     drawn: CrystalBatch = model.sample(samples, generator=_generator(seed, _SAMPLES))
     seconds = time.perf_counter() - started
-    others = _controls(model.trained_autoencoder(), samples, seed) if baselines else {}
+    raw: CrystalBatch = model.sample(samples, generator=_generator(seed, _SAMPLES), separate=False)
+    others = {"raw_": ("prior, atoms not separated", raw)}
+    others |= _controls(model.trained_autoencoder(), samples, seed) if baselines else {}
     rows = torch.randint(len(train), (samples,), generator=_generator(seed, _IDEAL))
     ideal = train.crystals.select(rows)
     note = "Ideal: as many training crystals, drawn at random, none of them novel."
@@ -314,10 +317,12 @@ def _prior(
 
 def _controls(model: Any, samples: int, seed: int) -> dict[str, tuple[str, CrystalBatch]]:
     """Heading and samples of the priors that know nothing of the atoms of a crystal together, by prefix."""
-    return {
-        f"{prior}_": (words, model.sample(samples, generator=_generator(seed, _CONTROLS), prior=prior))
-        for prior, words in _CONTROL_PRIORS.items()
-    }
+    found: dict[str, tuple[str, CrystalBatch]] = {}
+    for prior, words in _CONTROL_PRIORS.items():
+        drawn: CrystalBatch = model.sample(samples, generator=_generator(seed, _CONTROLS), prior=prior)
+        found[f"{prior}_"] = (words, drawn)
+        found[f"{prior}_separated_"] = (f"{words}, atoms separated", separated(drawn).crystals)
+    return found
 
 
 def _sampled(

@@ -24,6 +24,7 @@ from noumena.crystals.networks.flow import Velocity
 from noumena.crystals.networks.formula import Formula
 from noumena.crystals.networks.packing import Packing
 from noumena.crystals.sampling import Composition, Sizes, sizes_of, types_of
+from noumena.crystals.separation import separated
 from noumena.crystals.symmetry import symmetrised
 
 _ROWS = 256
@@ -209,6 +210,7 @@ class CrystalPrior(OnAutoencoder):
         *,
         n_atoms: Sizes | None = None,
         composition: Composition | None = None,
+        separate: bool = True,
         symmetrise: bool = False,
     ) -> CrystalBatch:
         """``n`` new crystals.
@@ -218,6 +220,8 @@ class CrystalPrior(OnAutoencoder):
             generator: source of the draws.
             n_atoms: atoms of each cell; drawn from the training data's sizes when missing.
             composition: a formula that all have; elements are drawn when missing.
+            separate: move atoms apart that came to lie on each other, see
+                :func:`~noumena.crystals.separation.separated`; without it crystals are as the decoder gives them.
             symmetrise: move each onto the space group that it has approximately, see
                 :func:`~noumena.crystals.symmetry.symmetrised`; needs moyopy.
 
@@ -231,6 +235,7 @@ class CrystalPrior(OnAutoencoder):
         order = torch.argsort(sizes, stable=True)
         found = CrystalBatch.cat([self._sampled(part, composition, generator) for part in sizes[order].split(_ROWS)])
         found = found.select(torch.argsort(order))
+        found = separated(found).crystals if separate else found
         return symmetrised(found)[0] if symmetrise else found
 
     def _sampled(

@@ -2,19 +2,20 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from noumena.core.data import Splits
-from noumena.core.errors import ConfigError
+from noumena.core.errors import ConfigError, NotSupportedError
 from noumena.core.evaluation import Evaluation, Picture
 from noumena.core.evaluation import Table as ReportTable
-from noumena.core.posterior import DiagonalGaussian
 from noumena.core.seeding import fold
 from noumena.density.data import open_ood, shifted
+from noumena.density.detector import Detector
+from noumena.density.explaining.plots import unusual_rows
 from noumena.density.metrics import Scorer, detection, mahalanobis, nearest_neighbours
 from noumena.density.plots import column_histograms, latent_kl, latent_map, roc_curves, score_histograms
 from noumena.density.table import Table, as_table
@@ -27,29 +28,7 @@ _BASELINES = {"mahalanobis": "Gaussian (Mahalanobis)", "knn": "10 nearest neighb
 _ACTIVE_VARIANCE = 0.01
 _LISTED_COLUMNS = 40
 # Streams of the seed, one for each random choice.
-_OOD, _SHIFT, _SAMPLE, _LATENT, _NEIGHBOURS = range(5)
-
-
-class DensityModel(Protocol):
-    """What the evaluation asks of a model."""
-
-    threshold: Tensor
-
-    def score_samples(self, data: Any) -> np.ndarray:
-        """Score of each row, higher is more normal, shape (rows,)."""
-        ...
-
-    def encode(self, batch: Tensor) -> DiagonalGaussian:
-        """Posterior of each row."""
-        ...
-
-    def sample(self, n: int, generator: torch.Generator | None = None, *, noise: bool = False) -> Tensor:
-        """New rows; draws from the modelled density, decoder noise included, with ``noise=True``."""
-        ...
-
-    def evaluate(self, data: Any, *, seed: int = 0) -> dict[str, float]:
-        """Numbers by name."""
-        ...
+_OOD, _SHIFT, _SAMPLE, _LATENT, _NEIGHBOURS, _EXPLAINED = range(6)
 
 
 @dataclass(frozen=True)
@@ -83,7 +62,7 @@ class Scored:
 
 
 def evaluate(
-    model: DensityModel,
+    model: Detector,
     splits: Splits,
     *,
     ood: str | None = None,
@@ -129,11 +108,19 @@ def evaluate(
     threshold = _threshold(model)
     metrics |= _detection_metrics(scored, threshold)
     shown = _draw(_normal_rows(held_out), samples, fold(seed, _LATENT))
-    columns_table, columns_picture = _compare_samples(model, shown, samples, held_out.columns, seed)
+    drawn = _compare_samples(model, shown, samples, held_out.columns, seed)
+    unusual = unusual_rows(model, held_out.rows, train.rows, seed=fold(seed, _EXPLAINED))
     return Evaluation(
         _headline_first(metrics, split),
-        (*_level_tables(levels, scored, list(methods), type(model).__name__, threshold), columns_table),
-        (*_score_pictures(model, scored, threshold), columns_picture, *_latent_pictures(model, shown, threshold)),
+        (
+            *_level_tables(levels, scored, list(methods), type(model).__name__, threshold),
+            *(table for table, _ in (*drawn, *unusual)),
+        ),
+        (
+            *_score_pictures(model, scored, threshold),
+            *(picture for _, picture in (*drawn, *unusual)),
+            *(_latent_pictures(model, shown, threshold) if model.has_latents else ()),
+        ),
     )
 
 
@@ -152,7 +139,7 @@ def _normal_rows(table: Table) -> Tensor:
     return table.rows[~table.labels]
 
 
-def _fit_metrics(model: DensityModel, split: str, table: Table, seed: int) -> dict[str, float]:
+def _fit_metrics(model: Detector, split: str, table: Table, seed: int) -> dict[str, float]:
     metrics = {f"{split}_{name}": value for name, value in model.evaluate(table, seed=seed).items()}
     threshold = _threshold(model)
     if threshold is not None and (table.labels is None or not bool(table.labels.all())):
@@ -167,7 +154,7 @@ def _headline_first(metrics: Mapping[str, float], split: str) -> dict[str, float
     return {name: metrics[name] for name in dict.fromkeys([*first, *metrics]) if name in metrics}
 
 
-def _threshold(model: DensityModel) -> float | None:
+def _threshold(model: Detector) -> float | None:
     """The model's threshold, ``None`` when it has none."""
     threshold = float(model.threshold)
     return threshold if np.isfinite(threshold) else None
@@ -210,7 +197,7 @@ def _draw(rows: Tensor, most: int, seed: int) -> Tensor:
     return rows[chosen.sort().values.to(rows.device)]
 
 
-def _methods(model: DensityModel, train: Table, seed: int) -> dict[str, Scorer]:
+def _methods(model: Detector, train: Table, seed: int) -> dict[str, Scorer]:
     """The model under the key ``""``, and the baselines fitted to the training rows, labels unseen."""
     rows = _array(train.rows)
     return {
@@ -291,11 +278,15 @@ def _level_tables(
 
 
 def _compare_samples(
-    model: DensityModel, real: Tensor, samples: int, columns: Sequence[str], seed: int
-) -> tuple[ReportTable, Picture]:
+    model: Detector, real: Tensor, samples: int, columns: Sequence[str], seed: int
+) -> list[tuple[ReportTable, Picture]]:
+    """Columns of real and of drawn rows side by side; nothing of a model that cannot draw rows."""
     generator = torch.Generator(model.threshold.device).manual_seed(fold(seed, _SAMPLE))
-    ours, theirs = _array(real).astype(np.float64), _array(model.sample(samples, generator, noise=True))
-    theirs = theirs.astype(np.float64)
+    try:
+        theirs = _array(model.sample(samples, generator, noise=True)).astype(np.float64)
+    except NotSupportedError:
+        return []
+    ours = _array(real).astype(np.float64)
     gap = np.array([_largest_gap(ours[:, i], theirs[:, i]) for i in range(len(columns))])
     shown = np.sort(np.argsort(-gap, kind="stable")[:_LISTED_COLUMNS])
     numbers = (ours.mean(0), theirs.mean(0), ours.std(0), theirs.std(0), gap)
@@ -308,7 +299,7 @@ def _compare_samples(
         f"{len(real):,} held-out rows and {samples:,} rows drawn from the model, decoder noise included, in the units "
         f"of the data. KS: largest gap between the two cumulative distributions, 0 to 1.{left_out}",
     )
-    return table, column_histograms(ours, theirs, columns, gap)
+    return [(table, column_histograms(ours, theirs, columns, gap))]
 
 
 def _largest_gap(first: np.ndarray, second: np.ndarray) -> float:
@@ -318,12 +309,12 @@ def _largest_gap(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.abs(below[0] - below[1]).max())
 
 
-def _score_pictures(model: DensityModel, scored: Sequence[Scored], threshold: float | None) -> list[Picture]:
+def _score_pictures(model: Detector, scored: Sequence[Scored], threshold: float | None) -> list[Picture]:
     """Histograms by level; ROC curves by level, or by method where there is one level."""
     if not scored:
         return []
     pairs = {one.level.label: one.scores[""] for one in scored}
-    pictures = [score_histograms(pairs, threshold=threshold, unit=_unit(model))]
+    pictures = [score_histograms(pairs, threshold=threshold, unit=model.score_unit)]
     if len(scored) > 1:
         return [*pictures, roc_curves(pairs, threshold=threshold)]
     names = {"": type(model).__name__, **_BASELINES}
@@ -333,20 +324,15 @@ def _score_pictures(model: DensityModel, scored: Sequence[Scored], threshold: fl
 
 
 @torch.inference_mode()
-def _latent_pictures(model: DensityModel, rows: Tensor, threshold: float | None) -> tuple[Picture, Picture]:
+def _latent_pictures(model: Detector, rows: Tensor, threshold: float | None) -> tuple[Picture, Picture]:
     posterior = model.encode(rows)
     means = _array(posterior.mean).astype(np.float64)
     kl = _array(posterior.kl_per_dimension().double().mean(0))
     scores = model.score_samples(rows)
     return (
-        latent_map(means, scores, threshold=threshold, unit=_unit(model)),
+        latent_map(means, scores, threshold=threshold, unit=model.score_unit),
         latent_kl(kl, means.var(axis=0) > _ACTIVE_VARIANCE),
     )
-
-
-def _unit(model: DensityModel) -> str:
-    """The unit of the score; with a fixed decoder scale it is no log-density (see ``VAE.score_samples``)."""
-    return "negative squared error" if getattr(model, "decoder_scale", "learned") == "fixed" else "nats"
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -25,6 +25,7 @@ from noumena.training.history import History
 from noumena.training.module import TrainingModule
 from noumena.training.processes import is_main_process
 from noumena.training.settings import FitSettings
+from noumena.training.solving import solve
 
 log = logging.getLogger("noumena")
 
@@ -64,6 +65,10 @@ def fit(
     """
     settings = FitSettings.from_options(options)
     folder = None if run_dir is None else Path(run_dir)
+    if not model.trains_by_gradient:
+        # A killed one has nothing to go on from and is solved again, to the same result.
+        with _log_file(folder):
+            return solve(model, *_datasets(model, train, val, test), settings, folder)
     if resume and (folder is None or not (folder / CHECKPOINT).is_file()):
         raise ArtifactError(f"nothing to resume: {folder or 'no run_dir'} holds no {CHECKPOINT}. Start a new run.")
     if folder is not None and not resume and is_main_process() and (folder / CHECKPOINT).is_file():
@@ -75,9 +80,10 @@ def fit(
         if is_main_process():
             clear_leftovers(folder, (folder / CHECKPOINT).parent)
     datasets = _datasets(model, train, val, test)
+    stopping, calibration = (None, None) if datasets[1] is None else model.divide_validation(datasets[1])
     model.prepare(datasets[0], seed=settings.seed)
     module = TrainingModule(model.train(), settings)
-    prepared = (None if part is None else model.for_training(part) for part in datasets[1:])
+    prepared = (None if part is None else model.for_training(part) for part in (stopping, datasets[2]))
     data = DataModule(
         model.for_training(datasets[0]),
         *prepared,
@@ -99,7 +105,7 @@ def fit(
             # Also after a divergence or an interruption the model is left usable.
             restore_best(model, recorder)
             model.eval()
-        model.after_fit(datasets[0], datasets[1])
+        model.after_fit(datasets[0], calibration)
         recorder.history.is_main = trainer.is_global_zero
         if folder is not None and trainer.is_global_zero:
             model.save(folder / "model", overwrite=True)

@@ -80,8 +80,10 @@ class TrainingModule(pl.LightningModule):
             rate = settings.lr * settings.batch_size / _LARS_BATCH
             return LARS(self.parameters(), rate, weight_decay=settings.weight_decay)
         cls = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-        # Under a gradient scaler a fused step unscales inside, where clipping could not see the true norm.
-        fused = self.device.type in ("cpu", "cuda") and settings.precision != "16-mixed"
+        # Under a gradient scaler a fused step unscales inside, where clipping could not see the true norm; Lightning
+        # refuses to clip before it in any mixed precision.
+        clipped = settings.precision.endswith("-mixed") and settings.gradient_clip is not None
+        fused = self.device.type in ("cpu", "cuda") and settings.precision != "16-mixed" and not clipped
         betas = (0.9, settings.beta2)
         return cls(self.parameters(), settings.lr, betas, weight_decay=settings.weight_decay, fused=fused)
 

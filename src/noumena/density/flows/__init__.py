@@ -1,0 +1,1 @@
+"""What :class:`noumena.density.flow.Flow` is made of."""
