@@ -85,6 +85,15 @@ def test_rows_asked_for_come_in_the_order_asked_for_with_what_may_not_change(sav
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_row_that_is_its_own_reference_has_a_picture_without_bars(saved, tmp_path, capfd):
+    folder, _, _ = saved
+    picture = tmp_path / "why.png"
+    code, _, err = run(capfd, "explain", folder / "model", folder / "data.csv", "--rows", "0", "--figure", picture)
+    assert code == 0, err
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_terminal_shows_a_table(saved, capfd, monkeypatch):
     folder, model, rows = saved
     monkeypatch.setenv("COLUMNS", "240")

@@ -99,6 +99,11 @@ def test_several_processes_give_the_same_file_to_the_last_bit(saved, tmp_path, c
     assert len(shared["score"]) == len(alone["score"]) == 700
 
 
+def test_why_nothing_could_be_selected_is_said(saved, tmp_path, capfd, caplog):
+    score(capfd, saved, tmp_path / "a.parquet", "--fdr", 0.0016)
+    assert "it takes at least 486 of these 700 rows below all of them" in caplog.text
+
+
 @pytest.mark.parametrize("options", [(), WORKERS])
 def test_a_row_that_is_not_finite_is_named_and_no_file_is_left(saved, mixed, tmp_path, capfd, options):
     rows = mixed.copy()
