@@ -169,6 +169,7 @@ def same_distribution(scores: np.ndarray, calibration: np.ndarray) -> float:
     """
     from scipy.stats import ks_2samp
 
+    scores, calibration = np.asarray(scores), np.asarray(calibration)  # a model's own are a tensor
     for what, values in (("rows", scores), ("calibration", calibration)):
         if values.ndim != 1 or not len(values):
             raise DataError(f"{what}: expected at least one score in one axis, found shape {values.shape}.")
