@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -28,6 +28,9 @@ from noumena.registry import family, model_class, resolve
 from noumena.training import History
 from noumena.training.processes import is_main_process
 
+if TYPE_CHECKING:
+    from noumena.training.callbacks import OnEpoch
+
 log = logging.getLogger("noumena")
 
 
@@ -41,7 +44,7 @@ class RunResult:
         model: with its best weights.
         history: of the training.
         evaluation: of the model on the held-out data; ``None`` on the helper processes of distributed training.
-        report: the HTML page; ``None`` on helper processes.
+        report: the HTML page; ``None`` on helper processes, and where none was wanted.
     """
 
     folder: Path
@@ -76,12 +79,29 @@ def run_recipe(
     config = with_absolute_paths(compose(recipe, files, overrides, study=study))
     if study is not None:
         log.warning(config.description)
-    folder = new_run_folder(config, out)
-    return _run(config, folder, resume=False)
+    return start_run(config, out)
 
 
-def resume_run(folder: str | Path) -> RunResult:
+def start_run(
+    config: Config, out: str | Path | None = None, *, on_epoch: "OnEpoch | None" = None, report: bool = True
+) -> RunResult:
+    """Train, evaluate and report a configuration.
+
+    Args:
+        config: with absolute paths.
+        out: see :func:`run_recipe`.
+        on_epoch: see :func:`noumena.training.fit`.
+        report: draw the figures and write ``report.html``; the metrics are written in any case.
+    """
+    return _run(config, new_run_folder(config, out), resume=False, on_epoch=on_epoch, report=report)
+
+
+def resume_run(folder: str | Path, *, on_epoch: "OnEpoch | None" = None, report: bool = True) -> RunResult:
     """Continue a run that was stopped or killed, to the very weights it would have reached.
+
+    Args:
+        folder: of the run.
+        on_epoch, report: see :func:`start_run`.
 
     Raises:
         ArtifactError: the folder is no run.
@@ -90,10 +110,10 @@ def resume_run(folder: str | Path) -> RunResult:
     config = run_config(folder)
     from noumena.training.engine import CHECKPOINT
 
-    return _run(config, folder, resume=(folder / CHECKPOINT).is_file())
+    return _run(config, folder, resume=(folder / CHECKPOINT).is_file(), on_epoch=on_epoch, report=report)
 
 
-def _run(config: Config, folder: Path, *, resume: bool) -> RunResult:
+def _run(config: Config, folder: Path, *, resume: bool, on_epoch: "OnEpoch | None", report: bool) -> RunResult:
     started = time.perf_counter()
     splits = open_data(config)
     timings = {"reading the data": time.perf_counter() - started}
@@ -103,7 +123,7 @@ def _run(config: Config, folder: Path, *, resume: bool) -> RunResult:
     started = time.perf_counter()
     # Test losses are recorded beside those of the validation; without one the test is for the evaluation alone.
     test = None if splits.val is None else splits.test
-    history = model.fit(splits.train, splits.val, test, run_dir=folder, resume=resume, **config.fit)
+    history = model.fit(splits.train, splits.val, test, run_dir=folder, resume=resume, on_epoch=on_epoch, **config.fit)
     timings["training"] = time.perf_counter() - started
     if not history.is_main:
         return RunResult(folder, config, model, history, None, None)
@@ -111,8 +131,9 @@ def _run(config: Config, folder: Path, *, resume: bool) -> RunResult:
     evaluation = evaluate(config, model, splits)
     timings["evaluation"] = time.perf_counter() - started
     save(model, folder / "model", overwrite=True, metrics=evaluation.metrics)
-    report = write_run_report(folder, config, model, splits, history, evaluation, timings)
-    return RunResult(folder, config, model, history, evaluation, report)
+    write_metrics(folder / "evaluation.json", evaluation.metrics)
+    page = write_run_report(folder, config, model, splits, history, evaluation, timings) if report else None
+    return RunResult(folder, config, model, history, evaluation, page)
 
 
 def open_data(config: Config) -> Splits:
@@ -141,10 +162,9 @@ def write_run_report(
     evaluation: Evaluation,
     timings: Mapping[str, float],
 ) -> Path:
-    """Write ``evaluation.json``, ``figures/`` and ``report.html`` of a run."""
+    """Write ``figures/`` and ``report.html`` of a run."""
     from noumena.evaluation.report import save_figures, write_report
 
-    write_metrics(folder / "evaluation.json", evaluation.metrics)
     save_figures(folder / "figures", evaluation, history)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return write_report(

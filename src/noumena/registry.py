@@ -1,11 +1,17 @@
-"""The families the library knows, by name. A further family is one folder and one line here."""
+"""The families the library knows, by name: the built-in ones, and those that other installed packages bring.
+
+A further built-in family is one folder and one line here; one of another package is an entry point of that package
+(:mod:`noumena.plugins`), and nothing here.
+"""
 
 import importlib
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from noumena import plugins
 from noumena.core.errors import ArtifactError, ConfigError, NotSupportedError, did_you_mean
 from noumena.core.family import Family
+from noumena.plugins import Broken, Plugin
 
 if TYPE_CHECKING:
     from noumena.core.model import LatentModel
@@ -19,21 +25,47 @@ FAMILIES = {
 }
 
 
-@cache
 def family(name: str) -> Family:
     """The family called ``name``.
 
     Raises:
         ConfigError: there is none.
+        NotSupportedError: it is one of another package, which has a fault; the message has the reason.
     """
-    if name not in FAMILIES:
-        raise ConfigError(f"unknown family '{name}'. {did_you_mean(name, FAMILIES)}")
+    if name in FAMILIES:
+        return _built_in(name)
+    for plugin in _plugins():
+        if plugin.name == name:
+            found = plugins.load(plugin)
+            if isinstance(found, Broken):
+                raise plugins.error_of(found)
+            return found
+    raise ConfigError(f"unknown family '{name}'. {did_you_mean(name, packages())}")
+
+
+@cache
+def _built_in(name: str) -> Family:
     return importlib.import_module(FAMILIES[name]).FAMILY
 
 
+def _plugins() -> tuple[Plugin, ...]:
+    return plugins.plugins(tuple(FAMILIES))
+
+
+def packages() -> dict[str, str]:
+    """Name of every family that can be used to the package that has it, built-in ones first."""
+    usable = [plugin for plugin in _plugins() if isinstance(plugins.load(plugin), Family)]
+    return FAMILIES | {plugin.name: plugin.module for plugin in usable}
+
+
 def families() -> list[Family]:
-    """Every family, in the order of the registry."""
-    return [family(name) for name in FAMILIES]
+    """Every family that can be used, in the order of :func:`packages`."""
+    return [family(name) for name in packages()]
+
+
+def broken_families() -> list[Broken]:
+    """Every plug-in that cannot be used, with the reason."""
+    return [found for found in map(plugins.load, _plugins()) if isinstance(found, Broken)]
 
 
 def model_names() -> list[str]:
@@ -46,9 +78,15 @@ def model_class(name: str) -> "type[LatentModel]":
 
     Raises:
         ArtifactError: no such model is registered.
+        NotSupportedError: its family is of another package, which has a fault or lacks a package it needs.
     """
     head, _, tail = name.partition("/")
-    if head not in FAMILIES or tail not in family(head).models:
+    if head not in FAMILIES and all(plugin.name != head for plugin in _plugins()):
+        raise ArtifactError(
+            f"unknown model '{name}'. {did_you_mean(name, model_names())} If its family comes with another package, "
+            "install that one."
+        )
+    if tail not in family(head).models:
         raise ArtifactError(f"unknown model '{name}'. {did_you_mean(name, model_names())}")
     return resolve(family(head).models[tail])
 
@@ -71,13 +109,19 @@ def resolve(place: str) -> Any:
     """The object at ``"module:attribute"``; places come from the families' own code, never from files.
 
     Raises:
-        NotSupportedError: a package of the family's extra is not installed; the message has the command.
+        NotSupportedError: a package that the family needs is not installed, and the message has the command; or the
+            place is one of a plug-in, which has a fault.
     """
     module, _, attribute = place.partition(":")
+    top = module.partition(".")[0]
+    if top != "noumena":
+        for plugin in _plugins():
+            if plugin.module.partition(".")[0] == top:
+                return plugins.resolve(place, plugin)
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("noumena"):
+        if error.name is None or error.name.partition(".")[0] == "noumena":
             raise
         extra = module.split(".")[1]
         raise NotSupportedError(

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+_FOLDER = "path/to/this/folder"
+_NO_LICENCE = "Not stated by the person who trained it; the licence of the training data applies."
+
 
 def model_card(
     name: str,
@@ -23,14 +26,15 @@ def model_card(
     lines = [
         f"# {name}",
         "",
-        f"A Noumena model with {parameters:,} parameters.",
+        f"A Noumena model of the {name.partition('/')[0]} family with {parameters:,} parameters.",
         "",
         "## Use",
         "",
         "```python",
         "import noumena",
         "",
-        'model = noumena.load("path/to/this/folder")',
+        f'model = noumena.load("{_FOLDER}")',
+        "latents = model.encode(data).mean  # what `data` is, the next section says",
         "```",
         "",
         "## Data",
@@ -43,13 +47,42 @@ def model_card(
         "",
         "## Metrics",
         "",
-        *([f"- {key}: {value:.4g}" for key, value in metrics.items()] or ["None recorded."]),
+        *(_table(metrics) or ["None recorded."]),
         "",
         "## Licence",
         "",
-        "Not stated by the person who trained it; the licence of the training data applies.",
+        _NO_LICENCE,
     ]
     return "\n".join(lines) + "\n"
+
+
+def hub_card(address: str, name: str, card: str, licence: str | None = None) -> str:
+    """A model folder's card as the page of its repository on the Hub: with metadata, and loaded from there.
+
+    Args:
+        address: ``hf://OWNER/NAME``.
+        name: registered model name.
+        card: the text that :func:`model_card` made.
+        licence: an identifier of the Hub such as ``apache-2.0``; the card says that there is none when missing.
+    """
+    family, _, model = name.partition("/")
+    metadata = [
+        "---",
+        "library_name: noumena",
+        *([] if licence is None else [f"license: {licence}"]),
+        "tags:",
+        *(f"- {tag}" for tag in ("noumena", family, f"{family}-{model}")),
+        "---",
+        "",
+    ]
+    text = card.replace(_FOLDER, address)
+    return "\n".join(metadata) + (text if licence is None else text.replace(_NO_LICENCE, f"{licence}."))
+
+
+def _table(metrics: Mapping[str, float]) -> list[str]:
+    if not metrics:
+        return []
+    return ["| metric | value |", "|---|---|", *(f"| {key} | {value:.4g} |" for key, value in metrics.items())]
 
 
 def _sample(schema: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from noumena.core.errors import ArtifactError
 
 FORMAT = 1
 FILES = ("config.json", "model.safetensors", "card.md")
-_NAME = "manifest.json"
+MANIFEST = "manifest.json"
 _MAX_JSON = 1 << 20
 
 
@@ -64,13 +64,13 @@ def read_manifest(folder: str | Path) -> Manifest:
         ArtifactError: there is none, its format is unknown, or a byte of it has changed.
     """
     folder = Path(folder)
-    path = folder / _NAME
+    path = folder / MANIFEST
     if not folder.is_dir():
         raise ArtifactError(
             f"{folder} is no model folder: {'it is a file' if folder.exists() else 'it does not exist'}."
         )
     if not path.is_file():
-        raise ArtifactError(f"{folder} is no model folder: it has no {_NAME}. Give the path that `save` wrote.")
+        raise ArtifactError(f"{folder} is no model folder: it has no {MANIFEST}. Give the path that `save` wrote.")
     raw = read_small(path)
     try:
         body = json.loads(raw)
@@ -113,7 +113,7 @@ def verify(folder: str | Path) -> Manifest:
         if size != entry.bytes:
             raise ArtifactError(f"{path} has {size} bytes instead of {entry.bytes}: it is truncated or was changed.")
         if sha256(path) != entry.sha256:
-            raise ArtifactError(f"{path} has changed: its sha256 is not the one in {_NAME}. Get a fresh copy.")
+            raise ArtifactError(f"{path} has changed: its sha256 is not the one in {MANIFEST}. Get a fresh copy.")
     return manifest
 
 
@@ -121,7 +121,7 @@ def write_manifest(folder: Path, model: str, created: str, versions: dict[str, s
     """Describe the files of ``folder``; called last, so that a folder with a manifest is whole."""
     files = {name: FileEntry(bytes=(folder / name).stat().st_size, sha256=sha256(folder / name)) for name in FILES}
     manifest = Manifest(format=FORMAT, model=model, created=created, versions=versions, data=data, files=files)
-    (folder / _NAME).write_bytes(manifest.dump())
+    (folder / MANIFEST).write_bytes(manifest.dump())
 
 
 def sha256(path: Path) -> str:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import noumena
+from noumena.artifact import hub
 from noumena.artifact.card import model_card
 from noumena.artifact.manifest import read_small, verify, write_manifest
 from noumena.core.errors import ArtifactError, ConfigError, NotSupportedError, did_you_mean
@@ -67,7 +68,8 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> LatentModel
     """Read a model folder. Nothing in it is executed, and nothing is allocated before it has been checked.
 
     Args:
-        path: a model folder, or a run folder that holds one as ``model/``.
+        path: a model folder, a run folder that holds one as ``model/``, or ``hf://OWNER/NAME[@REVISION]``, which is
+            downloaded from the Hugging Face Hub (extra ``hub``).
         device: where to put the weights.
 
     Returns:
@@ -77,7 +79,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> LatentModel
         ArtifactError: the folder is damaged, of an unknown format or model, or its tensors are not the model's.
         ConfigError: the device is not there.
     """
-    folder = model_folder(path)
+    folder = hub.fetch(path) if hub.is_address(path) else model_folder(path)
     manifest = verify(folder)
     _check_device(device)
     cls = model_class(manifest.model)
@@ -110,7 +112,9 @@ def _check_device(device: str | torch.device) -> None:
 
 
 def model_folder(path: str | Path) -> Path:
-    """The model folder at ``path``: itself, or ``model/`` inside a run folder."""
+    """The model folder at ``path``: itself, ``model/`` inside a run folder, or the copy of one on the Hub."""
+    if hub.is_address(path):
+        return hub.fetched(path)
     path = Path(path)
     inside = path / "model"
     return inside if not (path / "manifest.json").exists() and inside.is_dir() else path

@@ -38,8 +38,11 @@ def recipes(
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the families and their models."""
-    from noumena.registry import families
+    """List the families and their models; those of other packages too, and which of these cannot be used and why."""
+    from noumena.registry import broken_families, families
+
+    for broken in broken_families():
+        typer.echo(f"not usable: '{broken.name}' of the package '{broken.package}': {broken.reason}", err=True)
 
     found = {f"{family.name}/{model}": family.summary for family in families() for model in family.models}
     if as_json:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from noumena.cli import (
+    compare,
     data,
     data_verbs,
     demo,
@@ -21,7 +22,10 @@ from noumena.cli import (
     listings,
     neighbours,
     plan,
+    push,
+    runs,
     sample,
+    sweep,
 )
 from noumena.core.errors import NoumenaError
 
@@ -63,6 +67,7 @@ def options(
 
 for verbs in (
     fit,
+    sweep,
     evaluate,
     explain,
     plan,
@@ -73,8 +78,11 @@ for verbs in (
     neighbours,
     export,
     import_model,
+    push,
     data,
     listings,
+    runs,
+    compare,
     demo,
 ):
     verbs.register(app)

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from noumena.core.errors import ConfigError, did_you_mean
-from noumena.registry import FAMILIES
+from noumena.registry import FAMILIES, packages
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,17 @@ class Recipe:
 
 
 def recipes() -> list[Recipe]:
-    """Every shipped recipe, sorted by name."""
-    return [_shipped(name) for name in _names()]
+    """Every shipped recipe, sorted by name; one of a plug-in that is no recipe says so in place of its description."""
+    return [_listed(name) for name in _names()]
+
+
+def _listed(name: str) -> Recipe:
+    try:
+        return _shipped(name)
+    except ConfigError as error:
+        if name.partition("/")[0] in FAMILIES:
+            raise
+        return Recipe(name, {"description": f"broken: {error}"})
 
 
 def find_recipe(name: str) -> Recipe:
@@ -79,8 +88,9 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
 
 def _names() -> list[str]:
     names: list[str] = []
-    for family, package in FAMILIES.items():
-        for file in resources.files(package).joinpath("recipes").iterdir():
+    for family, package in packages().items():
+        folder = resources.files(package).joinpath("recipes")
+        for file in folder.iterdir() if folder.is_dir() else ():  # a plug-in may have none
             if file.name.endswith(".yaml"):
                 names.append(f"{family}/{file.name.removesuffix('.yaml')}")
     return sorted(names)
@@ -88,5 +98,5 @@ def _names() -> list[str]:
 
 def _shipped(name: str) -> Recipe:
     family, _, recipe = name.partition("/")
-    text = resources.files(FAMILIES[family]).joinpath("recipes", f"{recipe}.yaml").read_text(encoding="utf-8")
+    text = resources.files(packages()[family]).joinpath("recipes", f"{recipe}.yaml").read_text(encoding="utf-8")
     return Recipe(name, parse_yaml(text, name))

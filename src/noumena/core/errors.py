@@ -46,6 +46,10 @@ class TrainingInterrupted(NoumenaError):
     exit_code = 130
 
 
+class StopTraining(Exception):
+    """Raised by the ``on_epoch`` of a training to end it; it comes out of ``fit`` as it is."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that names the nearest known word, or lists all of them.
 

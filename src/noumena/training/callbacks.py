@@ -3,7 +3,7 @@
 import logging
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,13 +24,17 @@ log = logging.getLogger("noumena")
 
 _SETTLED_EPOCHS = 10
 
+OnEpoch = Callable[[int, Mapping[str, float]], None]
+"""Called with the epoch (from 0) and its row of the history; may raise :class:`~noumena.core.errors.StopTraining`."""
+
 
 class Recorder(pl.Callback):
     """Keeps the history, the best weights and the early-stopping count, and writes ``metrics.csv``."""
 
-    def __init__(self, settings: FitSettings, metrics_path: Path | None) -> None:
+    def __init__(self, settings: FitSettings, metrics_path: Path | None, on_epoch: OnEpoch | None = None) -> None:
         self.settings = settings
         self.metrics_path = metrics_path
+        self.on_epoch = on_epoch
         self.history = History()
         self.best_loss = float("inf")
         self.best_weights: dict[str, Tensor] = {}
@@ -59,6 +63,8 @@ class Recorder(pl.Callback):
         self.history.append({**row, "seconds": time.perf_counter() - self._started})
         if trainer.is_global_zero:
             self._report(trainer.current_epoch, row, pl_module)
+        if self.on_epoch is not None:
+            self.on_epoch(trainer.current_epoch, row)
 
     def _judge(self, loss: float, trainer: pl.Trainer, module: TrainingModule) -> None:
         if loss < self.best_loss - self.settings.min_delta:

@@ -18,7 +18,7 @@ from noumena.core.model import LatentModel
 from noumena.core.seeding import seeded
 from noumena.files import clear_leftovers
 from noumena.registry import model_name
-from noumena.training.callbacks import Checkpointer, ProgressBar, Recorder, restore_best
+from noumena.training.callbacks import Checkpointer, OnEpoch, ProgressBar, Recorder, restore_best
 from noumena.training.checkpoint_io import SafeCheckpointIO
 from noumena.training.data import DataModule
 from noumena.training.history import History
@@ -40,6 +40,7 @@ def fit(
     *,
     run_dir: str | Path | None = None,
     resume: bool = False,
+    on_epoch: OnEpoch | None = None,
     **options: Any,
 ) -> History:
     """Train ``model`` and leave it with its best weights (or its last, see ``keep``), in evaluation mode.
@@ -51,6 +52,9 @@ def fit(
         run_dir: folder for ``metrics.csv``, ``log.txt``, ``checkpoints/`` and ``model/``; nothing is written when
             missing.
         resume: continue from the checkpoint in ``run_dir`` to the very weights an uninterrupted run would reach.
+        on_epoch: called after each epoch with its number (from 0) and its row of the history, by every process. It may
+            raise :class:`~noumena.core.errors.StopTraining`, which leaves the model with its best weights so far.
+            Models that are solved at once have no epochs and never call it.
         options: see :class:`~noumena.training.FitSettings`: ``max_epochs``, ``batch_size``, ``lr``, ``seed``, ...
 
     Returns:
@@ -91,7 +95,7 @@ def fit(
         seed=settings.seed,
         least=model.least_batch,
     )
-    recorder = Recorder(settings, None if folder is None else folder / "metrics.csv")
+    recorder = Recorder(settings, None if folder is None else folder / "metrics.csv", on_epoch)
     callbacks: list[pl.Callback] = [recorder]
     if folder is not None:
         callbacks.append(Checkpointer(folder / CHECKPOINT, _identity(model, datasets, settings), settings))
