@@ -209,7 +209,7 @@ def _compute(
     with (
         alive,
         held,
-        _one_thread_each(),
+        one_thread_each(),
         ProcessPoolExecutor(min(workers, len(numbers)), context, initializer=_start, initargs=(alive,)) as pool,
     ):
         running: dict[Future[None], int] = {}
@@ -247,7 +247,7 @@ def _takes_up(number: int, chain: int | None) -> bool:
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
+def one_thread_each() -> Iterator[None]:
     """Processes started inside the block use one thread for linear algebra: the last digits depend on how many."""
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))

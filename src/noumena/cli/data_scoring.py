@@ -1,13 +1,11 @@
 """What ``noumena score`` writes: scores, in one process or several, and what the model's calibration says of them."""
 
 import logging
-import os
 import signal
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from noumena.cli.data_verbs import Opened
 
 log = logging.getLogger("noumena")
-
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Verdicts:
@@ -163,9 +159,11 @@ def scored_by_workers(source: Path, family: str, batches: Iterator[Any], workers
     """
     from torch import Tensor
 
+    from noumena.generation import one_thread_each
+
     waiting: deque[Future[np.ndarray]] = deque()
     with (
-        _one_thread_each(),
+        one_thread_each(),
         ProcessPoolExecutor(
             workers, mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_parent
         ) as pool,
@@ -187,21 +185,6 @@ def scored_by_workers(source: Path, family: str, batches: Iterator[Any], workers
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes started inside compute with one thread; numeric libraries look at this when they are loaded."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _leave_interrupts_to_the_parent() -> None:
