@@ -223,7 +223,12 @@ def test_files_and_overrides_come_after_it(tmp_path):
 
 
 def test_a_family_without_a_study_takes_no_such_file():
-    with pytest.raises(ConfigError, match=r"'density'.*worldmodels"):
+    with pytest.raises(ConfigError, match=r"'multimodal'.*worldmodels"):
+        compose("multimodal/softrobot", study=VICREG)
+
+
+def test_a_file_of_another_study_is_refused_by_its_sections():
+    with pytest.raises(ConfigError, match="unknown section 'vicreg'"):
         compose("density/hopper", study=VICREG)
 
 
