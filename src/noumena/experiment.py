@@ -6,6 +6,7 @@ import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from noumena.core.data import Splits
 from noumena.core.errors import ArtifactError, ConfigError
 from noumena.core.evaluation import Evaluation
 from noumena.core.model import LatentModel
-from noumena.files import write_text
+from noumena.files import busy, write_text
 from noumena.registry import family, model_class, resolve
 from noumena.training import History
 from noumena.training.processes import is_main_process
@@ -114,6 +115,12 @@ def resume_run(folder: str | Path, *, on_epoch: "OnEpoch | None" = None, report:
 
 
 def _run(config: Config, folder: Path, *, resume: bool, on_epoch: "OnEpoch | None", report: bool) -> RunResult:
+    # Helper processes of a distributed training leave the mark to the main one.
+    with busy(folder) if is_main_process() else nullcontext():
+        return _run_all(config, folder, resume=resume, on_epoch=on_epoch, report=report)
+
+
+def _run_all(config: Config, folder: Path, *, resume: bool, on_epoch: "OnEpoch | None", report: bool) -> RunResult:
     started = time.perf_counter()
     splits = open_data(config)
     timings = {"reading the data": time.perf_counter() - started}

@@ -1,5 +1,6 @@
 """Writing files and folders so that a crash, a kill or a full disk never leaves half of one behind."""
 
+import logging
 import os
 import shutil
 import uuid
@@ -8,6 +9,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from noumena.core.errors import ArtifactError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows: nothing is marked there
+    fcntl = None
+
+log = logging.getLogger("noumena")
+
+_BUSY = ".busy"
 
 
 @contextmanager
@@ -88,6 +98,52 @@ def clear_leftovers(*folders: Path) -> None:
                 shutil.rmtree(part, ignore_errors=True)
             else:
                 part.unlink(missing_ok=True)
+
+
+@contextmanager
+def busy(folder: str | Path) -> Iterator[None]:
+    """Others see while the block is entered that this process works in ``folder``; the end of the process ends it too.
+
+    A mark for people and for :func:`is_busy`, not a barrier: a second process that enters is not stopped. File systems
+    without locks keep no mark.
+
+    Raises:
+        ArtifactError: ``folder`` cannot be written.
+    """
+    path = Path(folder) / _BUSY
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH)  # waits for an `is_busy` at most
+            except OSError as error:
+                log.debug("%s cannot be marked: %s", path, error)
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_busy(folder: str | Path) -> bool:
+    """Whether a process of this machine, or of another one on a file system that shares locks, works in ``folder``."""
+    if fcntl is None:
+        return False
+    try:
+        handle = os.open(Path(folder) / _BUSY, os.O_RDWR)
+    except OSError:  # nobody ever did, or the folder may only be read
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
 
 
 def write_text(path: str | Path, text: str) -> None:

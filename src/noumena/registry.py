@@ -4,8 +4,11 @@ A further built-in family is one folder and one line here; one of another packag
 (:mod:`noumena.plugins`), and nothing here.
 """
 
+import ast
 import importlib
+import importlib.util
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noumena import plugins
@@ -89,6 +92,26 @@ def model_class(name: str) -> "type[LatentModel]":
     if tail not in family(head).models:
         raise ArtifactError(f"unknown model '{name}'. {did_you_mean(name, model_names())}")
     return resolve(family(head).models[tail])
+
+
+def model_summary(name: str) -> str:
+    """The first line of the docstring of the model called ``name``, read from its source: nothing is imported for it.
+
+    Raises:
+        ArtifactError: no such model is registered.
+    """
+    head, _, tail = name.partition("/")
+    entry = family(head)
+    if tail not in entry.models:
+        raise ArtifactError(f"unknown model '{name}'. {did_you_mean(name, model_names())}")
+    module, _, attribute = entry.models[tail].partition(":")
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return entry.summary
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    found = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == attribute), None)
+    told = None if found is None else ast.get_docstring(found)
+    return " ".join((told or entry.summary).split("\n\n")[0].replace("``", "").split()).rstrip(".")
 
 
 def model_name(cls: type) -> str:

@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import numpy as np
@@ -7,6 +9,8 @@ import pytest
 
 import noumena
 from noumena.density.model import VAE
+from noumena.files import busy, is_busy
+from noumena.registry import model_names
 from tests.cli.test_cli import _modules_after, run
 from tests.multimodal import files
 
@@ -95,6 +99,28 @@ def test_a_run_listed_as_interrupted_can_be_resumed(runs, tmp_path, capfd):
     (straight,) = listed(capfd, runs / "a")
     assert resumed["state"] == "finished"
     assert resumed["metrics"] == straight["metrics"]
+
+
+def test_a_run_that_a_process_is_at_is_listed_as_training_and_not_resumed(runs, tmp_path, capfd):
+    shutil.copytree(runs / "killed", tmp_path / "killed")
+    with busy(tmp_path / "killed"):
+        [entry] = listed(capfd, tmp_path / "killed")
+        assert entry["state"] == "training"
+        code, _, err = run(capfd, "fit", "--resume", tmp_path / "killed")
+        assert code == 4
+        assert "is being trained by another process" in err
+    [entry] = listed(capfd, tmp_path / "killed")
+    assert entry["state"] == "interrupted"
+
+
+def test_the_mark_of_a_killed_process_is_gone(tmp_path):
+    code = f"from noumena.files import busy\nwith busy({str(tmp_path)!r}):\n    print(flush=True)\n    input()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    assert is_busy(tmp_path)
+    process.kill()
+    process.communicate()
+    assert not is_busy(tmp_path)
 
 
 def test_runs_sorts_by_a_metric_with_those_that_lack_it_last(runs, capfd):
@@ -218,3 +244,13 @@ def test_wrong_arguments_of_compare_get_one_readable_block(runs, capfd, monkeypa
 def test_the_verbs_import_nothing_heavy_before_they_run():
     found = _modules_after("import noumena.cli.runs, noumena.cli.compare")
     assert not found & {"torch", "rich", "noumena.evaluation", "matplotlib"}
+
+
+def test_models_are_listed_with_a_line_of_their_own_and_without_importing_them(capfd):
+    code, out, _ = run(capfd, "models", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert set(found) == set(model_names())
+    assert len(set(found.values())) == len(found)
+    assert all(line == line.strip() and "\n" not in line and "``" not in line for line in found.values())
+    assert "torch" not in _modules_after("from noumena.cli.listings import models; models()")

@@ -164,3 +164,30 @@ def test_shipped_recipes_have_a_description():
     for recipe in recipes():
         assert recipe.description, recipe.name
         yaml.safe_load(compose(recipe.name, require_data=False).to_yaml())
+
+
+def test_another_model_takes_what_it_knows_of_the_recipes_options_and_says_what_is_left_out(caplog):
+    config = compose("density/table", overrides=["model.name=density/gmm", "data.path=some/file"])
+    assert config.model == {"name": "density/gmm"}
+    assert "left out hidden_dims, latent_dim: for density/vae alone" in caplog.text
+    assert config.data["path"] == "some/file"
+
+
+def test_another_kind_of_data_keeps_the_options_that_both_kinds_take(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "model: {name: density/vae}\ndata: {kind: synthetic, n: 300, seed: 3}\nfit: {max_epochs: 2}\n", encoding="utf-8"
+    )
+    config = compose(str(recipe), overrides=["data.kind=table", "data.path=some/file"])
+    assert config.data == {"kind": "table", "path": "some/file", "seed": 3}
+
+
+def test_options_of_the_same_layer_as_the_other_model_are_never_left_out():
+    with pytest.raises(ConfigError, match=r"unknown key 'model\.latent_dimm'"):
+        compose("density/table", overrides=["model.name=density/gmm", "model.latent_dimm=3", "data.path=some/file"])
+
+
+@pytest.mark.parametrize("override", ["model.name=density/nothing", "data.kind=nothing", "model.name=3"])
+def test_a_model_or_kind_that_does_not_exist_is_refused_as_such(override):
+    with pytest.raises(ConfigError, match=override.partition("=")[0].replace(".", r"\.")):
+        compose("density/table", overrides=[override, "data.path=some/file"])

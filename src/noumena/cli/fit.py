@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from noumena.core.errors import ConfigError
+from noumena.core.errors import ArtifactError, ConfigError
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +36,11 @@ def fit(
         if recipe is not None or config or study_config or out is not None or dry_run:
             raise ConfigError("--resume RUN takes everything from the run; give it alone.")
         from noumena.experiment import resume_run
+        from noumena.files import is_busy
+        from noumena.training.processes import is_main_process
 
+        if is_main_process() and is_busy(resume):
+            raise ArtifactError(f"{resume} is being trained by another process. Wait for it, or stop it with Ctrl-C.")
         show_result(resume_run(resume), as_json)
         return
     if recipe is None:

@@ -38,13 +38,13 @@ def recipes(
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the families and their models; those of other packages too, and which of these cannot be used and why."""
-    from noumena.registry import broken_families, families
+    """List the models of every family; those of other packages too, and which of these cannot be used and why."""
+    from noumena.registry import broken_families, model_names, model_summary
 
     for broken in broken_families():
         typer.echo(f"not usable: '{broken.name}' of the package '{broken.package}': {broken.reason}", err=True)
 
-    found = {f"{family.name}/{model}": family.summary for family in families() for model in family.models}
+    found = {name: model_summary(name) for name in model_names()}
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

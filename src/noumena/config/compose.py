@@ -1,5 +1,6 @@
 """Merging a recipe, files and command-line overrides into one checked configuration."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from noumena.config.recipes import Recipe, find_recipe, read_yaml
-from noumena.config.schema import check_section
+from noumena.config.schema import check_section, configurable
 from noumena.core.errors import ArtifactError, ConfigError, did_you_mean
 from noumena.registry import families, family, model_class, model_names, resolve
 from noumena.training.settings import FitSettings
+
+log = logging.getLogger("noumena")
 
 _SECTIONS = ("description", "model", "data", "fit", "evaluate")
 
@@ -80,13 +83,44 @@ def compose(
     """
     found = find_recipe(recipe)
     content = found.content if study is None else {**found.content, **_study_sections(found, study)}
-    layers = [content, *(read_yaml(Path(file)) for file in files), parse_overrides(overrides)]
+    merged = dict(content)
+    for layer in (*(read_yaml(Path(file)) for file in files), parse_overrides(overrides)):
+        merged = _merged(_without_strangers(merged, layer), layer)
+    return check(merged, found.name, require_data=require_data)
+
+
+def _merged(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        merged = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True)
+        merged = OmegaConf.to_container(OmegaConf.merge(base, layer), resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"the configuration cannot be merged: {' '.join(str(error).split())}.") from error
     assert isinstance(merged, dict)
-    return check({str(key): value for key, value in merged.items()}, found.name, require_data=require_data)
+    return {str(key): value for key, value in merged.items()}
+
+
+def _without_strangers(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` less the options that mean nothing to the other model or kind of data that ``layer`` names."""
+    kept = dict(base)
+    for section, choice in (("model", "name"), ("data", "kind")):
+        old, new = base.get(section), layer.get(section)
+        if not isinstance(old, dict) or not isinstance(new, dict) or new.get(choice) in (None, old.get(choice)):
+            continue
+        try:
+            name = str((new if section == "model" else _merged(kept, layer)["model"])["name"])
+            target = model_class(name) if section == "model" else _reader(name, new[choice])
+        except (ArtifactError, ConfigError, KeyError, TypeError):
+            continue  # no such model, no such kind: check() says so
+        options = {choice, *configurable(target)}
+        strangers = [key for key in old if key not in options]
+        kept[section] = {key: value for key, value in old.items() if key in options}
+        if strangers:
+            taken = f"{section}.{choice}={new[choice]}"
+            log.warning("%s: left out %s: for %s alone.", taken, ", ".join(strangers), old.get(choice))
+    return kept
+
+
+def _reader(model: str, kind: Any) -> Any:
+    return resolve(family(model.partition("/")[0]).data[kind])
 
 
 def _study_sections(recipe: Recipe, study: str | Path) -> dict[str, Any]:

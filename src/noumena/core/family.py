@@ -30,6 +30,8 @@ class Family:
         importers: name of an original code to the function that makes a model from one of its files.
         study: function that translates a configuration file of the study the family comes from, for ``noumena fit
             --study-config``; called with the path, it returns sections of a recipe. Empty if there is none.
+        explore: function that makes the :class:`~noumena.core.exploring.Explorer` of a trained model, called as
+            ``function(model, splits, limit=n)``. Empty if ``noumena explore`` cannot show the family.
         demo: the recipe ``noumena demo`` trains and its overrides; empty if the family takes no part.
     """
 
@@ -45,4 +47,5 @@ class Family:
     features: Mapping[str, str] = field(default_factory=dict[str, str])
     importers: Mapping[str, str] = field(default_factory=dict[str, str])
     study: str = ""
+    explore: str = ""
     demo: tuple[str, ...] = ()

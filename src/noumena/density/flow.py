@@ -26,7 +26,9 @@ _FARTHEST = 1e12
 
 
 class Flow(Detector):
-    r"""Normalising flow of table rows: an invertible map ``f`` of rows to a standard normal, so that
+    r"""Normalising flow of table rows: RealNVP or neural spline flow, with exact densities.
+
+    An invertible map ``f`` takes rows to a standard normal, so that
 
     .. math:: \log p(x) = \log \mathcal{N}(f(x); 0, I) + \log \left| \det \frac{\partial f(x)}{\partial x} \right|
 

@@ -32,10 +32,11 @@ _SUBSET, _RESERVOIR = range(2)  # streams of the seed
 
 
 class Neighbours(Detector):
-    r"""Scores by the Euclidean distances :math:`r_1 \le \dots \le r_k` to the nearest reference rows.
+    r"""Distances to the nearest reference rows, as scores.
 
-    ``mean`` is minus the mean of the distances, ``kth`` is :math:`-r_k` (Ramaswamy, Rastogi & Shim 2000), both in
-    standard deviations of the columns where ``standardize`` is on. ``density`` is the logarithm of
+    Of the Euclidean distances :math:`r_1 \le \dots \le r_k` to the nearest reference rows, ``mean`` is minus the mean
+    of the distances, ``kth`` is :math:`-r_k` (Ramaswamy, Rastogi & Shim 2000), both in standard deviations of the
+    columns where ``standardize`` is on. ``density`` is the logarithm of
 
     .. math:: p(x) = \frac{k}{n\, V_d\, r_k^d}
 

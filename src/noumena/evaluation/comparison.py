@@ -13,7 +13,7 @@ from noumena.artifact.manifest import read_small
 from noumena.artifact.store import model_folder
 from noumena.core.errors import ArtifactError, ConfigError, NotSupportedError
 from noumena.evaluation.report import format_number
-from noumena.evaluation.runs import BROKEN, INTERRUPTED, Run, best_losses
+from noumena.evaluation.runs import BROKEN, FINISHED, Run, best_losses
 
 _SECTIONS = ("model", "data", "fit", "evaluate")
 # Of each run, as many as its report shows large.
@@ -196,9 +196,7 @@ class Comparable:
 
 def _notes(runs: Sequence[Run], settings: Sequence[Setting]) -> tuple[list[str], Comparable]:
     """What must be said above the tables, and what may be marked in them."""
-    notes = [
-        f"{letter(i)} is {run.state}: {run.reason}." for i, run in enumerate(runs) if run.state in (BROKEN, INTERRUPTED)
-    ]
+    notes = [f"{letter(i)} is {run.state}: {run.reason}." for i, run in enumerate(runs) if run.state != FINISHED]
     without = [letter(i) for i, run in enumerate(runs) if not run.metrics]
     if without:
         notes.append(f"Without an evaluation: {', '.join(without)}.")

@@ -14,9 +14,10 @@ from noumena.artifact.manifest import Manifest, read_manifest, read_small
 from noumena.artifact.store import model_folder
 from noumena.config.recipes import parse_yaml
 from noumena.core.errors import ArtifactError, NoumenaError
+from noumena.files import is_busy
 from noumena.training.history import History
 
-FINISHED, INTERRUPTED, BROKEN = "finished", "interrupted", "broken"
+FINISHED, TRAINING, INTERRUPTED, BROKEN = "finished", "training", "interrupted", "broken"
 # Where `noumena.training.engine` puts it; imported from there it would cost the seconds that Lightning takes.
 _CHECKPOINT = Path("checkpoints") / "last.safetensors"
 _MARKS = (Path("config.yaml"), Path("metrics.csv"), _CHECKPOINT)
@@ -29,8 +30,8 @@ class Run:
 
     Attributes:
         path: the folder.
-        state: ``finished``, ``interrupted`` (`noumena fit --resume` goes on with it; one that is still training looks
-            the same) or ``broken``.
+        state: ``finished``, ``training`` (a process is at it now), ``interrupted`` (`noumena fit --resume` goes on with
+            it) or ``broken``.
         reason: of the state, in a few words; empty where there is nothing to say.
         recipe: where the configuration began; empty for a model folder.
         model: registered name, as in ``density/vae``; empty where nothing tells it.
@@ -149,6 +150,8 @@ def _read(folder: Path) -> Run:
     if hyperparameters:
         section = {"name": name, **hyperparameters}
     state, reason = _state(folder, config, manifest, history, attempt)
+    if state == INTERRUPTED and is_busy(folder):
+        state = TRAINING
     return Run(
         folder,
         BROKEN if damages else state,
