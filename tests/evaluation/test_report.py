@@ -225,6 +225,18 @@ def test_the_terminal_shows_the_same_numbers_and_no_markup_of_names(evaluation):
     assert "0.900" in text
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_a_table_wider_than_the_terminal_is_printed_in_parts_and_no_number_is_cut(width):
+    numbers = [[12345.678 * 10.0 ** (column - row) for column in range(9)] for row in range(3)]
+    table = Table("Axes", ["axis", *(f"a heading of column {i}" for i in range(9))], [["z", *row] for row in numbers])
+    console = Console(file=io.StringIO(), width=width)
+    summary_table(Evaluation({}, [table]), console)
+    printed = console.file.getvalue()
+    assert max(map(len, printed.splitlines())) <= width
+    assert all(format_number(value) in printed.split() for row in numbers for value in row)
+    assert "…" not in printed
+
+
 def test_a_report_that_cannot_be_written_names_the_place(tmp_path, evaluation, history):
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match=r"report\.html"):

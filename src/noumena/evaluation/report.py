@@ -136,20 +136,55 @@ def save_figures(folder: str | Path, evaluation: Evaluation, history: History) -
 
 
 def summary_table(evaluation: Evaluation, console: "Console") -> None:
-    """Print the tables of an evaluation to the terminal, the best number of a row in bold."""
+    """Print the tables of an evaluation to the terminal, the best number of a row in bold.
+
+    A table wider than the terminal is printed in parts, each with the first column; no number is ever cut.
+    """
     from rich.table import Table as RichTable
     from rich.text import Text
 
     for table in evaluation.tables:
-        shown = RichTable(title=Text(table.title), caption=Text(table.caption), title_justify="left")
         rows = table_cells(table)
-        for i, heading in enumerate(table.columns):
-            numeric = any(row[i].numeric for row in rows)
-            shown.add_column(Text(heading), justify="right" if numeric else "left")
-        for row in rows:
-            # Text, not a string: names from files may hold what rich would take for markup.
-            shown.add_row(*(Text(cell.text, style="bold" if cell.best else "") for cell in row))
-        console.print(shown)
+        parts = _parts(table, rows, console.width)
+        narrow = _natural_width(table, rows) > console.width
+        for number, part in enumerate(parts):
+            title = table.title if number == 0 else f"{table.title} (continued)"
+            caption = table.caption if number == len(parts) - 1 else ""
+            shown = RichTable(title=Text(title), caption=Text(caption), title_justify="left")
+            for i in part:
+                numeric = any(row[i].numeric for row in rows)
+                # Where headings have to wrap, they do before any number would be cut.
+                least = _least_width(table.columns[i], [row[i] for row in rows]) if numeric and narrow else None
+                shown.add_column(Text(table.columns[i]), justify="right" if numeric else "left", width=least)
+            for row in rows:
+                # Text, not a string: names from files may hold what rich would take for markup.
+                shown.add_row(*(Text(row[i].text, style="bold" if row[i].best else "") for i in part))
+            console.print(shown)
+
+
+def _parts(table: Table, rows: Sequence[Sequence[Cell]], width: int) -> list[list[int]]:
+    """The columns in parts that fit ``width`` characters, the first column in each; text can wrap, numbers cannot."""
+    needed = [_least_width(heading, [row[i] for row in rows]) + 3 for i, heading in enumerate(table.columns)]
+    parts: list[list[int]] = []
+    used = 0
+    for i in range(1, len(needed)):
+        if not parts or used + needed[i] > width:
+            parts.append([0])
+            used = 1 + needed[0]
+        parts[-1].append(i)
+        used += needed[i]
+    return parts or [list(range(len(needed)))]
+
+
+def _natural_width(table: Table, rows: Sequence[Sequence[Cell]]) -> int:
+    texts = ([heading, *(row[i].text for row in rows)] for i, heading in enumerate(table.columns))
+    return 1 + sum(3 + max(map(len, column)) for column in texts)
+
+
+def _least_width(heading: str, cells: Sequence[Cell]) -> int:
+    """Of a column in characters: numbers whole, text by its longest word."""
+    words = heading.split() + [word for cell in cells for word in ([cell.text] if cell.numeric else cell.text.split())]
+    return max(map(len, words), default=1)
 
 
 def table_cells(table: Table) -> list[list[Cell]]:
