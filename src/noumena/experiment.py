@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import noumena
-from noumena.artifact import save
+from noumena.artifact import load, read_manifest, save
+from noumena.artifact.store import model_folder
 from noumena.config import Config, compose
 from noumena.config.compose import check, parse_overrides
 from noumena.config.recipes import read_yaml
@@ -26,7 +27,7 @@ from noumena.core.evaluation import Evaluation
 from noumena.core.model import LatentModel
 from noumena.files import busy, write_text
 from noumena.registry import family, model_class, resolve
-from noumena.training import History
+from noumena.training import FitSettings, History
 from noumena.training.processes import is_main_process
 
 if TYPE_CHECKING:
@@ -74,6 +75,10 @@ def run_recipe(
             :func:`noumena.config.compose`.
         out: the run folder; ``runs/<family>-<recipe>-<time>`` when missing.
 
+    With ``fit.devices`` above 1 the calling program is started again, from its beginning and with its arguments, for
+    each further device; what it does before and after this call, it does in each. ``result.history.is_main`` tells
+    the main one.
+
     Raises:
         NoumenaError: of the part that went wrong; see :mod:`noumena.core.errors`.
     """
@@ -115,6 +120,10 @@ def resume_run(folder: str | Path, *, on_epoch: "OnEpoch | None" = None, report:
 
 
 def _run(config: Config, folder: Path, *, resume: bool, on_epoch: "OnEpoch | None", report: bool) -> RunResult:
+    from noumena.training.engine import check_processes
+
+    # Before anything is written: the next try finds the folder as it was.
+    check_processes(FitSettings.from_options(config.fit), model_class(config.model_name))
     # Helper processes of a distributed training leave the mark to the main one.
     with busy(folder) if is_main_process() else nullcontext():
         return _run_all(config, folder, resume=resume, on_epoch=on_epoch, report=report)
@@ -277,6 +286,69 @@ def bare_config(model: str, schema: Mapping[str, Any], overrides: Sequence[str])
     changes = parse_overrides(overrides)
     merged = {"model": {"name": model}, **changes, "data": {**data, **changes.get("data", {})}}
     return check(merged, model)
+
+
+def load_with_data(
+    source: str | Path, arguments: Sequence[str] = (), *, device: str = "cpu"
+) -> tuple[LatentModel, Config, Splits]:
+    """A trained model, and the data to look at it with.
+
+    Args:
+        source: a run folder or a model folder.
+        arguments: ``KEY=VALUE`` of the ``data`` and ``evaluate`` sections, and one path of other data at most. The
+            data are those of the run where nothing is said of them; of other data all rows are the ``test`` part.
+        device: where to put the model.
+
+    Returns:
+        The model, the configuration with the arguments merged, and the data.
+
+    Raises:
+        ConfigError: the arguments fit neither the run nor the model.
+        ArtifactError: the model is missing or damaged.
+        DataError: the data are.
+    """
+    source = Path(source)
+    paths = [argument for argument in arguments if "=" not in argument]
+    overrides = [*(f"data.path={path}" for path in paths), *(entry for entry in arguments if "=" in entry)]
+    if len(paths) > 1:
+        raise ConfigError(f"one DATA path at most, got {', '.join(paths)}.")
+    if not (source / "config.yaml").is_file():
+        model = load(source, device=device)
+        return model, *_data_of_model(source, model, overrides)
+    trained = run_config(source)
+    if paths and not any(entry.startswith("data.kind=") for entry in overrides):
+        _check_has_file(source, trained, paths[0])
+    model = load(source, device=device)
+    config = with_overrides(trained, overrides)
+    if not any(entry.startswith("data.") for entry in overrides):
+        return model, config, open_data(config)
+    other = open_all(config)
+    return model, config, replace(other, train=open_data(trained).train, test=other.train)
+
+
+def _data_of_model(source: Path, model: LatentModel, overrides: Sequence[str]) -> tuple[Config, Splits]:
+    """Configuration and data for a model that came without its run."""
+    if not overrides:
+        raise ConfigError(
+            f"{source} is a model without its run: give the DATA to use it on, or of data that are made one of "
+            "their options, such as data.seed=0."
+        )
+    # Without the rows it was trained on there is nothing to fit a baseline to.
+    name = read_manifest(model_folder(source)).model
+    config = bare_config(name, model.schema, ["evaluate.baselines=false", *overrides])
+    if is_made(config):
+        return config, open_data(config)
+    other = open_all(config)
+    return config, replace(other, test=other.train)
+
+
+def _check_has_file(run: Path, trained: Config, path: str) -> None:
+    """Refuse a file where the run's data are made."""
+    if is_made(trained):
+        raise ConfigError(
+            f"{run}: its data, of kind '{trained.data['kind']}', are made and have no file. Change them with "
+            f"data.KEY=VALUE, or say of what kind {path} is with data.kind=KIND."
+        )
 
 
 # The keys of a configuration that hold a path; the value of any other may happen to be the name of a file.

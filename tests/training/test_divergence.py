@@ -7,7 +7,10 @@ import torch
 import noumena
 from noumena.core.errors import ArtifactError, TrainingDiverged
 from noumena.density.model import VAE
+from noumena.molecules.model import MoleculeVAE
+from noumena.multimodal.model import MVAE
 from noumena.training.checkpoint_io import SafeCheckpointIO
+from tests.molecules.chains import alanine, data
 from tests.training.workers import CHECKPOINT, rows
 
 QUICK = {"max_epochs": 3, "batch_size": 10, "lr": 1e-3, "accelerator": "cpu", "progress": False}
@@ -110,6 +113,32 @@ def test_posterior_collapse_is_warned_of_once_by_name_with_a_remedy(caplog):
     (warning,) = warnings_of(caplog, "posterior collapse")
     assert "Lower beta" in warning
     assert "units active" in warning
+
+
+@pytest.mark.parametrize("family", ["multimodal", "molecules"])
+def test_posterior_collapse_is_warned_of_where_the_latents_have_another_name(family, caplog):
+    options = QUICK | {"max_epochs": 12, "lr": 1e-2, "patience": None}
+    if family == "multimodal":
+        views, other = ({"one": rows(n), "two": rows(n)[:, :2]} for n in (250, 60))
+        model = MVAE(z_dim=2, hidden_dims=(8,), beta=1e4)
+    else:
+        frames = data(alanine(), 60)
+        views, other = frames.subset(torch.arange(40)), frames.subset(torch.arange(40, 60))
+        model = MoleculeVAE(z_dim=2, width=16, blocks=1, beta=1e4)
+    with caplog.at_level(logging.WARNING, logger="noumena"):
+        model.fit(views, other, **options)
+    (warning,) = warnings_of(caplog, "posterior collapse")
+    assert "of 2 units active" in warning
+    assert ("free_bits" in warning) == hasattr(model, "free_bits")
+
+
+def test_a_single_held_out_sample_is_no_sign_of_a_collapse(caplog):
+    with caplog.at_level(logging.WARNING, logger="noumena"):
+        history = VAE(hidden_dims=(8,), latent_dim=2).fit(
+            rows(250), rows(250)[:1], **QUICK | {"lr": 1e-2, "max_epochs": 10}
+        )
+    assert "active_units" not in history.columns
+    assert warnings_of(caplog, "posterior collapse") == []
 
 
 def test_a_kl_explosion_is_warned_of_once_by_name_with_a_remedy(caplog):

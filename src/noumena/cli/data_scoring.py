@@ -16,8 +16,6 @@ from noumena.core.errors import ConfigError, NotSupportedError, NoumenaError
 if TYPE_CHECKING:
     import numpy as np
 
-    from noumena.cli.data_verbs import Opened
-
 log = logging.getLogger("noumena")
 
 
@@ -124,34 +122,15 @@ def check_workers(workers: int, device: str) -> None:
         raise ConfigError(f"--workers shares the work among CPU cores; leave it out with --device {device}.")
 
 
-def scores_of(opened: "Opened", source: Path, data: str, chunk_rows: int, workers: int) -> Iterator["np.ndarray"]:
-    """The scores of a file's rows in their order, float64 chunks of shape (rows,).
+def scored_by_workers(source: Path, family: str, batches: Iterator[Any], workers: int) -> Iterator["np.ndarray"]:
+    """The scores of rows in their order, float64 chunks of shape (rows,).
 
     Args:
-        opened: the model.
-        source: where it was saved, for other processes to load it.
-        data: the file.
-        chunk_rows: rows scored at a time, by any process.
-        workers: processes that score beside this one, which reads; 0 scores here. Each has one thread: the
+        source: where the model was saved, for other processes to load it.
+        family: the model's.
+        batches: what was read.
+        workers: processes that score beside this one, which reads; each has one thread and a model of its own. The
             scores are those of one thread here, and of any number of them as far as the model's do not depend on it.
-
-    Raises:
-        DataError: as reading does, with the number of the row.
-    """
-    import torch
-
-    batches = opened.batches(data, chunk_rows)
-    if workers:
-        yield from scored_by_workers(source, opened.family.name, batches, workers)
-        return
-    model: Any = opened.model
-    with torch.inference_mode():
-        for batch in batches:
-            yield model.score_samples(batch)
-
-
-def scored_by_workers(source: Path, family: str, batches: Iterator[Any], workers: int) -> Iterator["np.ndarray"]:
-    """The same by ``workers`` processes, each with one thread and a model of its own.
 
     Raises:
         NotSupportedError: the rows are no tensors.

@@ -8,17 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from noumena.cli.engine import Engine, EngineName, Place, Target, Workers, place_of
 from noumena.core.errors import ConfigError, NotSupportedError
+from noumena.engines.opened import OpenedModel
+from noumena.engines.work import Work, with_times
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
 
-    from noumena.core.family import Family
     from noumena.core.model import LatentModel
 
 Source = Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder or a model folder.")]
-Data = Annotated[str, typer.Argument(metavar="DATA", help="A file of the kind the model was trained on, of any size.")]
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A file of the kind the model was trained on, of any size; or many: a pattern in quotes ('day*.parquet'), "
+        "or a folder of tables.",
+    ),
+]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help=".parquet, .csv or .npz; CSV on the terminal when missing.")
 ]
@@ -56,12 +64,13 @@ def encode(
     source: Source,
     data: Data,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output",
             "-o",
-            help=".parquet, .csv or .npz; CSV on the terminal when missing. Of molecules also PLUMED text: COLVAR, "
-            ".colvar or .dat.",
+            metavar="FILE",
+            help=".parquet, .csv or .npz; FOLDER.parquet/ for many; CSV on the terminal when missing. Of molecules "
+            "also PLUMED text: COLVAR, .colvar or .dat.",
         ),
     ] = None,
     torsions: Annotated[bool, typer.Option("--torsions", help="Of molecules: add all torsions, in radians.")] = False,
@@ -72,6 +81,8 @@ def encode(
         bool, typer.Option("--per-atom", help="Of crystals: the latents of each atom, with its number and element.")
     ] = False,
     strict: Strict = False,
+    engine: EngineName = "local",
+    workers: Workers = 0,
     device: Device = "cpu",
     chunk_rows: ChunkRows = 65536,
     as_json: AsJson = False,
@@ -79,44 +90,20 @@ def encode(
     """Vector of each row, the posterior mean in most families: columns z0, z1, ..., after an id where rows have one."""
     if per_atom and (torsions or time_step is not None):
         raise ConfigError("--per-atom gives rows of atoms: leave out --torsions and --time-step.")
-    opened = Opened(source, device)
-    feature = opened.feature("torsions") if torsions else None
-    atoms = opened.feature("per-atom") if per_atom else None
-    first = 0
+    target = place_of(output)
+    chosen = Engine(engine, workers, device)
+    opened = chosen.open(source)
+    work = Work("atoms") if per_atom else Work("vectors", ("torsions",) if torsions else ())
+    chunks = chosen.chunks(opened, source, data, work, chunk_rows, strict=strict)
+    facts = {"rows": 0}
 
-    def columns(rows: Any) -> Columns:
-        nonlocal first
-        if atoms is not None:
-            posterior: Any = opened.model.encode(rows)
-            return {**atoms(rows), **_numbered(posterior.atoms)}
-        vectors = opened.model.embed(rows)
-        time = _times(first, len(vectors), time_step)
-        first += len(vectors)
-        return {**ids(rows), **time, **_numbered(vectors), **(feature(rows) if feature else {})}
+    def columns() -> Iterator[Columns]:
+        for found in chunks:
+            first, facts["rows"] = facts["rows"], facts["rows"] + len(next(iter(found.values())))
+            yield found if time_step is None else with_times(found, first, time_step)
 
-    opened.stream(data, output, chunk_rows, as_json, columns, strict=strict)
-
-
-def ids(rows: Any) -> dict[str, "np.ndarray"]:
-    """The names of rows as a column ``id``, or no column where they have none."""
-    import numpy as np
-
-    names = getattr(rows, "names", ())
-    # Tensors have names too, of their axes.
-    if not isinstance(names, tuple) or len(names) != len(rows) or not all(isinstance(name, str) for name in names):
-        return {}
-    return {"id": np.asarray(names)}
-
-
-def _numbered(vectors: "Tensor") -> Columns:
-    found = vectors.cpu().numpy()
-    return {f"z{i}": found[:, i] for i in range(found.shape[1])}
-
-
-def _times(first: int, count: int, step: float | None) -> Columns:
-    import numpy as np
-
-    return {} if step is None else {"time": step * np.arange(first, first + count, dtype=np.float64)}
+    opened.write_table(columns(), target, to_stdout=not as_json)
+    report(facts, target.path, as_json)
 
 
 def reconstruct(
@@ -143,7 +130,7 @@ def reconstruct(
 def score(
     source: Source,
     data: Data,
-    output: Output = None,
+    output: Target = None,
     false_alarm_rate: Annotated[
         float | None,
         typer.Option(help="Call this share of normal rows anomalies, instead of the share the threshold was set for."),
@@ -155,20 +142,23 @@ def score(
             "(Benjamini & Hochberg)."
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that score, with one thread each; 0: this one.")] = 0,
+    engine: EngineName = "local",
+    workers: Workers = 0,
     device: Device = "cpu",
     chunk_rows: ChunkRows = 65536,
     as_json: AsJson = False,
 ) -> None:
     """How normal each row is: score (higher is more normal), is_anomaly and p_value where the model is calibrated."""
-    from noumena.cli.data_scoring import Verdicts, check_workers, scores_of
+    from noumena.cli.data_scoring import Verdicts
 
-    check_workers(workers, device)
-    opened = Opened(source, device)
+    target = place_of(output)
+    chosen = Engine(engine, workers, device)
+    opened = chosen.open(source)
     verdicts = Verdicts(opened.model, false_alarm_rate, fdr)
-    columns = verdicts.columns(scores_of(opened, source, data, chunk_rows, workers))
-    opened.write_table(columns, output, to_stdout=not as_json)
-    report(verdicts.facts, output, as_json, verdicts.settings)
+    chunks = chosen.chunks(opened, source, data, Work("scores"), chunk_rows)
+    columns = verdicts.columns(found["score"] for found in chunks)
+    opened.write_table(columns, target, to_stdout=not as_json)
+    report(verdicts.facts, target.path, as_json, verdicts.settings)
 
 
 def report(
@@ -210,62 +200,20 @@ def check_options(options: Mapping[str, Any], verb: Callable[..., Any], opened: 
             raise NotSupportedError(f"--{name.replace('_', '-')} is not {whose}{hint}. Leave it out.")
 
 
-class Opened:
-    """A saved model and what its family knows of files.
+class Opened(OpenedModel):
+    """A saved model, what its family knows of files, and where results go."""
 
-    Attributes:
-        model: on the device asked for.
-        family: its family.
-    """
+    def write_table(self, chunks: Iterator[Columns], output: Path | Place | None, *, to_stdout: bool) -> None:
+        """Write columns by the ending of ``output``, or to a folder of Parquet files."""
+        from noumena.cli.output import write_columns, write_folder
 
-    def __init__(self, source: Path, device: str) -> None:
-        from noumena.artifact import load, read_manifest
-        from noumena.artifact.store import model_folder
-        from noumena.registry import family
-
-        self.model: LatentModel = load(source, device=device)
-        self.family: Family = family(read_manifest(model_folder(source)).model.partition("/")[0])
-
-    def batches(self, data: str, rows: int, *, strict: bool = False) -> Iterator[Any]:
-        """The rows of a file, laid out as the model expects, at most ``rows`` at a time.
-
-        Raises:
-            NotSupportedError: ``strict``, and the family skips nothing.
-        """
-        from noumena.registry import resolve
-
-        read = resolve(self.family.stream)
-        options = {"strict": True} if strict else {}
-        if options and "strict" not in inspect.signature(read).parameters:
-            raise NotSupportedError(
-                f"--strict is not for the {self.family.name} family, which skips no rows. Leave it out."
-            )
-        return read(data, self.model.schema, batch_rows=self.rows_at_once(rows), **options)
-
-    def rows_at_once(self, rows: int) -> int:
-        """At most ``rows``, and fewer where the model says that they need much memory."""
-        return max(1, min(rows, getattr(self.model, "rows_at_once", rows)))
-
-    def feature(self, name: str) -> Callable[[Any], Columns]:
-        """The function that computes further columns of the rows.
-
-        Raises:
-            NotSupportedError: the family has none of this name.
-        """
-        from noumena.registry import families, resolve
-
-        if name not in self.family.features:
-            able = ", ".join(entry.name for entry in families() if name in entry.features)
-            raise NotSupportedError(f"--{name} is not for the {self.family.name} family; it is for: {able}.")
-        compute = resolve(self.family.features[name])
-        return lambda rows: compute(rows, self.model.schema)
-
-    def write_table(self, chunks: Iterator[Columns], output: Path | None, *, to_stdout: bool) -> None:
-        """Write columns by the ending of ``output``."""
-        from noumena.cli.output import write_columns
-
+        place = output if isinstance(output, Place) else Place(output)
+        names = names_within(self.model)
+        if place.is_folder and place.path is not None:
+            write_folder(chunks, place.path, names=names)
+            return
         others = self._functions(self.family.tables)
-        write_columns(chunks, output, to_stdout=to_stdout, names=names_within(self.model), others=others)
+        write_columns(chunks, place.path, to_stdout=to_stdout, names=names, others=others)
 
     def write_samples(self, chunks: Iterator[Any], output: Path | None, *, to_stdout: bool) -> None:
         """Write what the model decodes to: by the family's own writers if it has some, as a table otherwise."""

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from noumena.cli.data_verbs import AsJson, Device, Opened, Samples, Source, ids
+from noumena.cli.data_verbs import AsJson, Device, Opened, Samples, Source
 from noumena.core.errors import DataError, NotSupportedError
+from noumena.engines.work import ids
 
 _CHUNK = 1024
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from noumena.cli.data_verbs import AsJson, Device, Opened, Output, Source, Strict, ids
+from noumena.cli.data_verbs import AsJson, Device, Opened, Output, Source, Strict
 from noumena.cli.interpolate import row_of
+from noumena.engines.work import ids
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,10 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from noumena.core.errors import ConfigError
-from noumena.files import replacing
+from noumena.files import replacing, replacing_folder
+
+# Of one file of a folder, before compression.
+PART_BYTES = 256 << 20
 
 Columns = Mapping[str, np.ndarray]
 Names = Mapping[str, Sequence[str]]
@@ -62,6 +65,21 @@ def write_columns(
         raise ConfigError(f"{output}: unknown ending '{output.suffix}'. Known: {known}.")
     with replacing(output) as beside:
         _drain(chunks, make(beside, names or {}))
+
+
+def write_folder(chunks: Iterator[Columns], output: Path, *, names: Names | None = None) -> None:
+    """Write chunks of columns as they come to a new folder of Parquet files; read in the order of their names they
+    are one table.
+
+    Args:
+        chunks, names: as for :func:`write_columns`.
+        output: the folder; it appears whole or not at all.
+
+    Raises:
+        ArtifactError: it exists already, or cannot be written.
+    """
+    with replacing_folder(output) as beside:
+        _drain(chunks, _FolderWriter(beside, names or {}))
 
 
 def write_frames(chunks: Iterator[Any], output: Path | None, writers: Mapping[str, Write]) -> None:
@@ -122,6 +140,29 @@ class _ParquetWriter:
         if self._writer is None:
             self._writer = parquet.ParquetWriter(self._path, batch.schema)
         self._writer.write_batch(batch)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+class _FolderWriter:
+    """Parquet files of about one size, so that further programs can divide them again."""
+
+    def __init__(self, folder: Path, names: Names) -> None:
+        self._folder = folder
+        self._names = names
+        self._writer: _ParquetWriter | None = None
+        self._held = 0
+        self._parts = 0
+
+    def write(self, columns: Columns) -> None:
+        if self._writer is None or self._held >= PART_BYTES:
+            self.close()
+            self._writer = _ParquetWriter(self._folder / f"part-{self._parts:05d}.parquet", self._names)
+            self._parts, self._held = self._parts + 1, 0
+        self._writer.write(columns)
+        self._held += sum(column.nbytes for column in columns.values())
 
     def close(self) -> None:
         if self._writer is not None:

@@ -2,6 +2,31 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The one number by which ``noumena demo`` shows a family, beside that of a plain baseline on the same samples.
+
+    Attributes:
+        metric, baseline: names in the metrics of the family's evaluation, for the model and for the baseline.
+        says: what is measured, as a heading: "position error at step 16".
+        against: what the baseline is: "one Gaussian".
+        unit: of both numbers; ``"%"`` shows shares of 1 as percent.
+        better: which way is better.
+        picture: name of one of the evaluation's pictures.
+        shows: a sentence or two on what is in the picture.
+    """
+
+    metric: str
+    baseline: str
+    says: str
+    against: str
+    unit: str = ""
+    better: Literal["lower", "higher"] = "lower"
+    picture: str = ""
+    shows: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,6 +58,10 @@ class Family:
         explore: function that makes the :class:`~noumena.core.exploring.Explorer` of a trained model, called as
             ``function(model, splits, limit=n)``. Empty if ``noumena explore`` cannot show the family.
         demo: the recipe ``noumena demo`` trains and its overrides; empty if the family takes no part.
+        demo_needs: packages that the demo imports late, so that one that is missing is named before the training.
+        headline: what the demo's page shows of it; without one the validation loss and no baseline.
+        purpose: a sentence or two for the demo's page on what the family is for; the summary where there is none.
+        tries: commands to go on with after the demo, each with what it does; ``{run}`` stands for the demo's run.
     """
 
     name: str
@@ -49,3 +78,7 @@ class Family:
     study: str = ""
     explore: str = ""
     demo: tuple[str, ...] = ()
+    demo_needs: tuple[str, ...] = ()
+    headline: Headline | None = None
+    purpose: str = ""
+    tries: Mapping[str, str] = field(default_factory=dict[str, str])

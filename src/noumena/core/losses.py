@@ -1,8 +1,13 @@
 """Losses and their schedules.
 
-One convention holds in every family: a loss term is summed over features and over latent dimensions and averaged
-over samples, so that ``beta`` weighs the same thing everywhere. Where an original system averages differently, a
-documented ``reduction`` option of that family reproduces it.
+One convention holds for the KL term: it is summed over latent dimensions and averaged over posteriors, of which a
+sample has one (density, molecules, multimodal), a crystal one for each atom and one for its cell, a sequence one for
+each frame. Two options that reproduce an original average over latent dimensions as well: ``fusion="align"`` of
+multimodal and ``variant="study"`` of world models.
+
+What the KL is weighed against is the family's own, and each model's ``loss`` says in which unit: nats (density,
+multimodal), square angstrom (molecules), weighted errors of the decoder's parts (crystals), squared pixels (world
+models). The same ``beta`` therefore asks for different things in different families.
 """
 
 from collections.abc import Mapping

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from noumena.core.data import Dataset
 from noumena.core.errors import ConfigError, NotSupportedError
+from noumena.core.gradients import without_needless_gradients
 from noumena.core.losses import LossTerms
 from noumena.core.posterior import DiagonalGaussian
 from noumena.core.seeding import Noise, fold, seeded
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from noumena.training.history import History
 
 _INITIALISATION = 1  # stream of the seed from which initial weights are drawn
+# What is called for its result; sampling, reconstructing and scoring record no gradients in any mode.
+_DOORS = ("encode", "decode", "decode_some", "embed", "predict", "imagine")
 
 
 class LatentModel(nn.Module):
@@ -28,6 +31,10 @@ class LatentModel(nn.Module):
     (``sizes_from_data``) may be left ``None``: they are then inferred by the first ``fit``, which also initialises
     the weights from its ``seed``. A model whose sizes are all given is built at once, from torch's global generator
     like any other module. Fitting a model that is built already continues from its weights and its preprocessing.
+
+    In evaluation mode, as ``fit`` and ``load`` leave a model, ``encode``, ``decode``, ``embed`` and the like record
+    gradients by those of their inputs that require them, and none otherwise: ``model.encode(x).mean.numpy()`` works.
+    For gradients by the weights outside of ``fit``, put the model in training mode (``model.train()``).
     """
 
     sizes_from_data: ClassVar[tuple[str, ...]] = ()
@@ -38,6 +45,12 @@ class LatentModel(nn.Module):
 
     trains_by_gradient: ClassVar[bool] = True
     """Whether ``fit`` descends the gradient of :meth:`loss`; otherwise it calls :meth:`solve` once."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in _DOORS:
+            if name in cls.__dict__:
+                setattr(cls, name, without_needless_gradients(cls.__dict__[name]))
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,6 +144,14 @@ class LatentModel(nn.Module):
     def is_built(self) -> bool:
         """Whether all sizes are known and the networks exist."""
         return all(getattr(self, name) is not None for name in self.sizes_from_data)
+
+    @property
+    def prior_size(self) -> int | None:
+        """Latent dimensions that the term ``kl`` of the loss is a sum over, in nats; ``None`` without such a term.
+
+        What training warns of a collapsed posterior by.
+        """
+        return getattr(self, "latent_dim", getattr(self, "z_dim", None))
 
     @property
     def device(self) -> torch.device:

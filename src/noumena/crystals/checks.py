@@ -1,5 +1,8 @@
 """Which structures are no crystals that can be used, and why."""
 
+import re
+from collections.abc import Iterable
+
 import numpy as np
 
 from noumena.crystals.formats.raw import Raw
@@ -51,7 +54,21 @@ def too_large(raw: Raw, max_atoms: int | None, *, reducible: bool) -> dict[int, 
         return {}
     least = raw.num_atoms // common_divisor(raw) if reducible else raw.num_atoms
     over = np.flatnonzero(least > max_atoms).tolist()
-    return {number: f"its cell has {raw.num_atoms[number]} atoms; max_atoms is {max_atoms}" for number in over}
+    return {number: f"its cell has {raw.num_atoms[number]} atoms; data.max_atoms is {max_atoms}" for number in over}
+
+
+_TOO_LARGE = re.compile(r"its cell has (\d+) atoms; data\.max_atoms is \d+")
+
+
+def keeping_all(reasons: Iterable[str]) -> str:
+    """What to do to keep the structures that were :func:`too_large`, by their reasons; empty where none was."""
+    sizes = [int(found[1]) for reason in reasons if (found := _TOO_LARGE.search(reason))]
+    if not sizes:
+        return ""
+    return (
+        f" {len(sizes)} were left out for their size: data.max_atoms={max(sizes)} keeps them; a model.max_atoms that "
+        "is set must be as large."
+    )
 
 
 def too_close(raw: Raw) -> dict[int, str]:

@@ -117,7 +117,10 @@ def open_crystals(
     part, words = _parts(loaded, keys, sources, first, division, wanted, path)
     part, left_out = _left_out(part, keys, loaded, exclude, options)
     _check_filled(part, {"train", *sources, *(name for name, draws in wanted.items() if draws)}, left_out, path)
-    parts = {PARTS[number]: _dataset(loaded, part == number, reduction) for number in sorted(set(part.tolist()) - {-1})}
+    # A model is made for the cells it will be measured on, too: else the largest would be refused after the training.
+    most = int(loaded.crystals.num_atoms[part >= 0].max())
+    numbers = sorted(set(part.tolist()) - {NOWHERE})
+    parts = {PARTS[number]: _dataset(loaded, part == number, reduction, most) for number in numbers}
     about = {
         "source": path,
         "split": words,
@@ -169,8 +172,8 @@ def stream_crystals(
     """The crystals of some files, in their order, a bounded number at a time; memory does not grow with the files.
 
     Cells are reduced as those that the model was trained on. A structure that cannot be read, one with more atoms than
-    any of the training, and one with an element that the training had not are skipped, for a model says nothing of
-    them; how many and why is logged at the end. Names tell what is left.
+    any in the data of the training, and one with an element that the training had not are skipped, for a model says
+    nothing of them; how many and why is logged at the end. Names tell what is left.
 
     Args:
         path: as for :func:`open_crystals`; of a folder in the field's layout, every part.
@@ -290,11 +293,11 @@ def _check_filled(part: Tensor, expected: set[str], left_out: Mapping[str, int],
             )
 
 
-def _dataset(loaded: Loaded, keep: Tensor, reduction: str) -> Crystals:
+def _dataset(loaded: Loaded, keep: Tensor, reduction: str, most: int | None = None) -> Crystals:
     properties = {name: values[keep] for name, values in loaded.properties.items()}
     units = {name: UNITS[name] for name in properties if name in UNITS}
     crystals = loaded.crystals if bool(keep.all()) else loaded.crystals.select(keep)
-    return Crystals(crystals, properties, units, reduction)
+    return Crystals(crystals, properties, units, reduction, most_atoms=most)
 
 
 def _fitting(batch: CrystalBatch, schema: Mapping[str, Any], where: str, strict: bool) -> tuple[Tensor, list[Skipped]]:
@@ -311,7 +314,7 @@ def _fitting(batch: CrystalBatch, schema: Mapping[str, Any], where: str, strict:
     )
     skipped: list[Skipped] = []
     for i in (large | foreign).nonzero()[:, 0].tolist():
-        reason = f"more atoms than any of the training, {most}"
+        reason = f"more atoms than any in the data of the training, {most}"
         if not bool(large[i]):
             reason = f"an element that the training had not, {SYMBOLS[int(worst[i])]}"
         skipped.append(Skipped(where, batch.names[i] if batch.names else str(i), reason))

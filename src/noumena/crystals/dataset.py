@@ -23,6 +23,7 @@ class Crystals:
         units: of the properties, by name.
         reduction: how the cells were brought to one form when they were read.
         evaluation_rows: crystals that a loss without gradients should take at a time, at most.
+        most_atoms: of the largest cell in all parts of the data that these are one part of; of these when missing.
     """
 
     crystals: CrystalBatch
@@ -30,6 +31,7 @@ class Crystals:
     units: Mapping[str, str] = field(default_factory=dict[str, str])
     reduction: str = "niggli"
     evaluation_rows: int | None = 256
+    most_atoms: int | None = None
 
     def __post_init__(self) -> None:
         for name, values in self.properties.items():
@@ -45,7 +47,7 @@ class Crystals:
         return {
             "kind": "crystals",
             "reduction": self.reduction,
-            "max_atoms": int(self.crystals.num_atoms.max()),
+            "max_atoms": self.most_atoms or int(self.crystals.num_atoms.max()),
             "elements": self.crystals.atom_types.unique().tolist(),
             "properties": {name: self.units.get(name, "") for name in self.properties},
         }

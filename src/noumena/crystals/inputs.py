@@ -50,9 +50,11 @@ def check_known(crystals: CrystalBatch, species: int, max_atoms: int | None) -> 
         )
     if max_atoms is not None and bool((crystals.num_atoms > max_atoms).any()):
         number = int((crystals.num_atoms > max_atoms).nonzero()[0, 0])
+        largest, count = int(crystals.num_atoms.max()), int((crystals.num_atoms > max_atoms).sum())
         raise DataError(
-            f"{_name(crystals, number)}: {int(crystals.num_atoms[number])} atoms; the model was trained on cells of at "
-            f"most {max_atoms}. Leave larger cells out, or train with them."
+            f"{_name(crystals, number)}: {int(crystals.num_atoms[number])} atoms; the model takes cells of at most "
+            f"{max_atoms}. {count} of {len(crystals)} are larger, the largest of {largest} atoms. Leave them out with "
+            f"data.max_atoms={max_atoms}, or train a model that takes them, with model.max_atoms={largest}."
         )
 
 

@@ -164,7 +164,8 @@ class CrystalVAE(LatentModel):
         return found
 
     def _infer_sizes(self, dataset: Dataset) -> Mapping[str, Any]:
-        most = int(cast("Crystals", dataset).crystals.num_atoms.max())
+        crystals = cast("Crystals", dataset)
+        most = crystals.most_atoms or int(crystals.crystals.num_atoms.max())
         # A model made for larger cells than these is no contradiction.
         return {"max_atoms": most if self.max_atoms is None else max(most, self.max_atoms)}
 

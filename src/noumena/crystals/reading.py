@@ -14,6 +14,7 @@ from torch import Tensor
 from noumena.core.errors import ConfigError, DataError
 from noumena.crystals import cache as cached
 from noumena.crystals.batch import CrystalBatch
+from noumena.crystals.checks import keeping_all
 from noumena.crystals.formats.objects import ase_atoms, pymatgen_structures
 from noumena.crystals.formats.raw import Raw, Skipped
 from noumena.crystals.formats.sources import Source, open_source
@@ -265,14 +266,17 @@ def _whole(raw: Raw, sources: Sequence[Source], options: Options, strict: bool, 
         raise _none_left(sources, list(raw.skipped))
     facts = {**_facts(raw, sources, options), "from_cache": from_cache}
     if raw.skipped:
-        _LOG.warning("%d of %d structures left out, the first: %s", len(raw.skipped), raw.seen, raw.skipped[0])
+        remedy = keeping_all(one.reason for one in raw.skipped)
+        words = "%d of %d structures left out, the first: %s.%s"
+        _LOG.warning(words, len(raw.skipped), raw.seen, raw.skipped[0], remedy)
     return _reading(raw, facts)
 
 
 def _none_left(sources: Sequence[Source], skipped: list[Skipped]) -> DataError:
     where = ", ".join(str(one.path) for one in sources) or "structures"
     reasons = "; ".join(str(one) for one in skipped[:_SHOWN]) or "it holds no structures"
-    return DataError(f"{where}: there is no crystal that can be used: {reasons}.")
+    remedy = keeping_all(one.reason for one in skipped)
+    return DataError(f"{where}: there is no crystal that can be used: {reasons}.{remedy}")
 
 
 def _facts(raw: Raw, sources: Sequence[Source], options: Options) -> dict[str, Any]:

@@ -328,7 +328,8 @@ def _pictures(one: Measured) -> list[Picture]:
     if order:
         found.append(plots.torsions(sets, order))
     found += [structures.path(one.path), plots.along_path(one.path, order)]
-    if one.posterior.mean.shape[1] > 1 and order:
+    # A map of a single frame has no axes.
+    if min(one.posterior.mean.shape) > 1 and order:
         found.append(plots.latent_map(one.posterior.mean.numpy(), one.held, order))
     return found
 

@@ -27,6 +27,7 @@ from noumena.molecules.networks.visnet import ViSNetEncoder
 from noumena.molecules.objective import Loss, Reconstruction, Weights
 from noumena.molecules.options import WEIGHTS, Decoder, Encoder, Symmetry, check_options
 from noumena.molecules.prior import LatentMixture, Prior
+from noumena.molecules.splits import LEAST_FRAMES
 from noumena.molecules.topology import Topology
 
 # Training frames that statistics are taken from, at most, spread over all of them.
@@ -243,6 +244,8 @@ class MoleculeVAE(LatentModel):
         )
 
     def _fit_preprocessing(self, dataset: Dataset) -> None:
+        if len(dataset) < LEAST_FRAMES:
+            raise DataError(f"{len(dataset)} frame to train on; {LEAST_FRAMES} are needed at least. Add frames.")
         xyz = _spread(cast("Conformations", dataset).xyz, _STATISTICS_FRAMES).to(self.device)
         self.augmentation.fit(xyz)
         if self.mirror:

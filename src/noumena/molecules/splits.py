@@ -1,6 +1,6 @@
 """Dividing frames into train, val and test in blocks of time, so that what is tested was not nearly trained on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,9 @@ from noumena.molecules.conformations import Conformations
 from noumena.readers.common import check_choice
 
 Rule = Literal["blocks", "time", "trajectory", "random"]
+
+LEAST_FRAMES = 2
+"""Frames to train on, at least: of a single one nothing varies."""
 
 
 def check_division(split: Rule, blocks: int, val_fraction: float, test_fraction: float) -> None:
@@ -51,6 +54,9 @@ def divide(
         DataError: fewer frames, blocks or trajectories than parts.
     """
     check_division(split, blocks, val_fraction, test_fraction)
+    held = [name for name, share in (("val", val_fraction), ("test", test_fraction)) if share > 0]
+    if held:  # else they are not divided, and may be there to be looked at
+        _check_enough(len(data), held, where)
     if bool((data.trajectory.diff() < 0).any()):
         data = data.subset(data.trajectory.argsort(stable=True))
     shares: dict[str, Any] = {
@@ -74,8 +80,25 @@ def divide(
         index = interleaved(number, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed, where=where)
         words = f"{int(number.max()) + 1} blocks of time, dealt in turns (seed {seed})"
     parts = {name: data.subset(rows) for name, rows in index.items()}
+    if held and len(parts["train"]) < LEAST_FRAMES:
+        raise DataError(
+            f"{where}: dividing {len(data)} frames leaves {len(parts['train'])} to train on; {LEAST_FRAMES} are needed "
+            "at least. Add frames, raise data.blocks, or hold out fewer (data.val_fraction, data.test_fraction)."
+        )
     facts = {"source": where, "split": words, "frames": {name: len(part) for name, part in parts.items()}, **about}
     return Splits(parts["train"], parts.get("val"), parts.get("test"), {}, facts)
+
+
+def _check_enough(frames: int, held: Sequence[str], where: str) -> None:
+    least = LEAST_FRAMES + len(held)
+    if frames >= least:
+        return
+    parts = "".join(f", one for {name}" for name in held)
+    without = " ".join(f"data.{name}_fraction=0" for name in held)
+    raise DataError(
+        f"{where}: {frames} {'frame' if frames == 1 else 'frames'}; at least {least} are needed, {LEAST_FRAMES} to "
+        f"train on{parts}. Add frames, or hold none out ({without}). For a distribution it takes hundreds."
+    )
 
 
 def time_blocks(trajectory: Tensor, blocks: int) -> Tensor:

@@ -338,6 +338,11 @@ class MVAE(LatentModel):
             return mixture_of_experts(experts, batch)
         return product_of_experts(experts, batch)
 
+    @property
+    def prior_size(self) -> int | None:
+        """The size of the latent; ``None`` with ``align``, whose KL is a mean over it."""
+        return None if self.fusion == "align" else self.z_dim
+
     def encode(self, batch: Any) -> DiagonalGaussian:
         """The posterior over latents (batch, latent) given the modalities that each row has.
 

@@ -84,11 +84,12 @@ class Recorder(pl.Callback):
             self.history.write_csv(self.metrics_path)
         losses = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in ("step", "lr"))
         log.info("epoch %d/%d  %s", epoch + 1, self.settings.max_epochs, losses)
-        latent_dim = getattr(module.model, "latent_dim", None)
-        if latent_dim is None:
+        latents = module.model.prior_size
+        if latents is None:
             return
         settled = epoch + 1 >= min(_SETTLED_EPOCHS, self.settings.max_epochs)
-        for warning in warn_of(row, latent_dim, module.active_units, settled=settled):
+        can_free = hasattr(module.model, "free_bits")
+        for warning in warn_of(row, latents, module.active_units, settled=settled, free_bits=can_free):
             name = warning.partition(":")[0]
             if name not in self._warned:
                 self._warned.add(name)

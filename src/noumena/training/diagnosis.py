@@ -40,7 +40,9 @@ def explain_divergence(split: str, terms: Mapping[str, float], settings: FitSett
     )
 
 
-def warn_of(metrics: Mapping[str, float], latent_dim: int, active: int | None, *, settled: bool) -> list[str]:
+def warn_of(
+    metrics: Mapping[str, float], latent_dim: int, active: int | None, *, settled: bool, free_bits: bool = True
+) -> list[str]:
     """Warnings about the state of the latent space after an epoch.
 
     Args:
@@ -48,6 +50,7 @@ def warn_of(metrics: Mapping[str, float], latent_dim: int, active: int | None, *
         latent_dim: latent dimensions.
         active: active units on the validation data, ``None`` when not measured.
         settled: whether there was time to use the latent; many trainings begin collapsed and come back.
+        free_bits: whether the model has that option.
     """
     split = "val" if "val_kl" in metrics else "train"
     kl = metrics.get(f"{split}_kl")
@@ -60,8 +63,9 @@ def warn_of(metrics: Mapping[str, float], latent_dim: int, active: int | None, *
         ]
     if settled and (active == 0 or kl < _COLLAPSED_KL):
         units = "" if active is None else f", {active} of {latent_dim} units active"
+        third = " or set free_bits, e.g. 0.1" if free_bits else ""
         return [
             f"posterior collapse: KL {kl:.2g} nats{units}; the latent carries nothing about the data. "
-            "Lower beta, warm it up (beta_schedule='warmup') or set free_bits, e.g. 0.1."
+            f"Lower beta{',' if free_bits else ' or'} warm it up (beta_schedule='warmup'){third}."
         ]
     return []

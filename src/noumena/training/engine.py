@@ -1,6 +1,7 @@
 """``fit``: prepare the model, train it with Lightning, keep the best weights, save."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.profilers import PassThroughProfiler
 
@@ -23,7 +27,12 @@ from noumena.training.checkpoint_io import SafeCheckpointIO
 from noumena.training.data import DataModule
 from noumena.training.history import History
 from noumena.training.module import TrainingModule
-from noumena.training.processes import is_main_process
+from noumena.training.processes import (
+    can_run_again,
+    is_main_process,
+    is_started_by_srun,
+    launched_processes,
+)
 from noumena.training.settings import FitSettings
 from noumena.training.solving import solve
 
@@ -69,6 +78,7 @@ def fit(
     """
     settings = FitSettings.from_options(options)
     folder = None if run_dir is None else Path(run_dir)
+    check_processes(settings, type(model))
     if not model.trains_by_gradient:
         # A killed one has nothing to go on from and is solved again, to the same result.
         with _log_file(folder):
@@ -114,6 +124,39 @@ def fit(
         if folder is not None and trainer.is_global_zero:
             model.save(folder / "model", overwrite=True)
     return recorder.history
+
+
+def check_processes(settings: FitSettings, model: type[LatentModel]) -> None:
+    """Refuse to train the same in several processes, and to start further ones where nothing can be started again.
+
+    Args:
+        settings: of the training.
+        model: its class.
+
+    Raises:
+        ConfigError: it names the settings that fit the processes.
+    """
+    started = launched_processes()
+    wanted = settings.devices * settings.num_nodes if model.trains_by_gradient else 1
+    if started is None and model.trains_by_gradient and settings.devices > 1 and not can_run_again():
+        raise ConfigError(
+            f"fit.devices={settings.devices}: each further device takes a process that runs this program again, and "
+            "there is none in a notebook, an interactive session or a program from standard input or `python -c`. Use "
+            "`noumena fit`, or put the lines into a file and run that; here, fit.devices=1."
+        )
+    if started is None or started == wanted:
+        return
+    if not model.trains_by_gradient:
+        raise ConfigError(
+            f"{model.__name__} is solved at once, by one process; {started} were started. Start it without torchrun or "
+            "srun."
+        )
+    nodes = settings.num_nodes if started % settings.num_nodes == 0 else 1
+    raise ConfigError(
+        f"{started} processes were started by torchrun or srun, but fit.devices={settings.devices} times "
+        f"fit.num_nodes={settings.num_nodes} is {wanted}. Set fit.num_nodes={nodes} fit.devices={started // nodes} "
+        "(processes of each node), or start as many processes."
+    )
 
 
 def _datasets(model: LatentModel, *parts: Any) -> tuple[Dataset, Dataset | None, Dataset | None]:
@@ -171,7 +214,7 @@ def _trainer(settings: FitSettings, folder: Path | None, callbacks: list[pl.Call
             max_epochs=settings.max_epochs,
             gradient_clip_val=settings.gradient_clip,
             callbacks=callbacks,
-            plugins=[SafeCheckpointIO()],
+            plugins=[SafeCheckpointIO(), *_environment()],
             logger=_logger(settings, folder),
             profiler=_NoProfiler(),
             default_root_dir=folder,
@@ -189,6 +232,17 @@ def _trainer(settings: FitSettings, folder: Path | None, callbacks: list[pl.Call
             f"fit.accelerator={settings.accelerator} devices={settings.devices} strategy={settings.strategy} "
             f"precision={settings.precision} cannot be had here: {error}"
         ) from error
+
+
+def _environment() -> list[ClusterEnvironment]:
+    """Who started the processes, where Lightning would guess wrong inside a job of SLURM."""
+    if is_started_by_srun():
+        # No second way to resume: Lightning's own requeueing would go back to an older checkpoint.
+        return [SLURMEnvironment(auto_requeue=False)]
+    if "SLURM_NTASKS" in os.environ and launched_processes() is None:
+        # Without srun nobody else comes; Lightning would wait for as many processes as the job has tasks.
+        return [LightningEnvironment()]
+    return []
 
 
 class _NoProfiler(PassThroughProfiler):
@@ -248,13 +302,15 @@ def _log_file(folder: Path | None) -> Iterator[None]:
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Lightning's advice on loaders and devices does not apply to loaders without workers."""
-    lightning = logging.getLogger("pytorch_lightning")
-    level = lightning.level
-    lightning.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="pytorch_lightning")
             warnings.filterwarnings("ignore", module="lightning_fabric")
             yield
     finally:
-        lightning.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -122,7 +122,9 @@ class TrainingModule(pl.LightningModule):
         terms = self.model.loss(minibatch.data, noise=minibatch.noise)
         self.eval_meters[dataloader_idx].add(terms, minibatch.size, self.trainer.global_step)
         if batch_idx == 0 and dataloader_idx == 0:
-            self.active_units = active_units(self.model.encode(minibatch.data).mean.flatten(0, -2))
+            means = self.model.encode(minibatch.data).mean.flatten(0, -2)
+            # Of a single one nothing varies, and that says nothing of the latent.
+            self.active_units = active_units(means) if len(means) > 1 else None
 
     def _minibatch(self, batch: Any, batch_idx: int) -> Minibatch:
         if isinstance(batch, Minibatch):

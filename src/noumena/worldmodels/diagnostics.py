@@ -129,8 +129,8 @@ def slow_index(latents: Tensor) -> float:
 def rankme(latents: Tensor, epsilon: float = 1e-7) -> float:
     """Effective rank of a matrix of latents: exp of the entropy of its normalised singular values.
 
-    Garrido et al. 2023, "RankMe" (ICML), eq. 1: p_k = sigma_k / |sigma|_1 + epsilon, of the latents as they are, not
-    centred. Between 1 and the number of dimensions.
+    Garrido et al. 2023, "RankMe" (ICML), eq. 1: ``p_k = sigma_k / |sigma|_1 + epsilon``, of the latents as they are,
+    not centred. Between 1 and the number of dimensions.
 
     Args:
         latents: shape (rows, latent).

@@ -1,12 +1,10 @@
 """Offline reinforcement learning: penalties and environments that know what the data cover, and data sets to test them.
 
-========================  =============================================================================================
-:class:`DensityPenalty`   what a transition pays for being unlike the data, see :mod:`noumena.density.penalty`
-``PenalisedDynamics``     a learned dynamics model whose rewards carry the penalty
-``DensityPenaltyWrapper`` a gymnasium environment with the penalty in ``info``, and in the reward if wanted
-``sparse_dataset``        a data set from which a share of the trajectories through a region is gone
-``ood_levels``            graded out-of-distribution test sets
-========================  =============================================================================================
+- :class:`DensityPenalty`: what a transition pays for being unlike the data, see :mod:`noumena.density.penalty`
+- ``PenalisedDynamics``: a learned dynamics model whose rewards carry the penalty
+- ``DensityPenaltyWrapper``: a gymnasium environment with the penalty in ``info``, and in the reward if wanted
+- ``sparse_dataset``: a data set from which a share of the trajectories through a region is gone
+- ``ood_levels``: graded out-of-distribution test sets
 
 A penalty needs a calibrated model of the density family, such as the recipe ``density/hopper`` trains::
 

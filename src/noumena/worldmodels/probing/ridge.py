@@ -31,7 +31,7 @@ class RidgeProbe(Readout):
     """Linear probe with bias, fitted by ridge regression on standardised features.
 
     With x the features standardised over all sequences and steps (population deviation; a feature that never varies
-    has weight 0), n the number of rows (sequences times steps) and W the weights, it minimises
+    has weight 0), n the number of rows (sequences times steps) and W the weights, it minimises::
 
         (1/n) sum_i |y_i - W x_i - b|^2 + ridge |W|^2,
 

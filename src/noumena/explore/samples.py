@@ -1,0 +1,68 @@
+"""The panel of new samples: small multiples, each with its file."""
+
+from typing import Any
+
+from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash.exceptions import PreventUpdate
+
+from noumena.core.exploring import Drawing
+from noumena.explore import checks
+from noumena.explore.figures import CONFIG, takes_webgl
+from noumena.explore.parts import graph, guarded, table
+from noumena.explore.service import Service
+
+# A browser has sixteen WebGL contexts; the map takes three, and the other panels one each.
+MOST_IN_SPACE = 8
+
+
+def connect_samples(app: Dash, service: Service) -> None:
+    """Give the panel its functions."""
+    reason = service.explorer.without.get("samples", "")
+
+    @app.callback(
+        Output("samples", "children"),
+        Output("samples-note", "children"),
+        Output("samples-note", "className"),
+        Output("draw-samples", "disabled"),
+        Output("other-samples", "disabled"),
+        Output("seed", "value"),
+        Output("drawn-samples", "data"),
+        Input("draw-samples", "n_clicks"),
+        Input("other-samples", "n_clicks"),
+        State("n", "value"),
+        State("seed", "value"),
+    )
+    @guarded(lambda message: ([], message, "message", bool(reason), bool(reason), no_update, None))
+    def draw(_: Any, __: Any, n: Any, seed: Any) -> Any:
+        if reason:
+            return [], reason, "reason", True, True, no_update, None
+        if ctx.triggered_id is None:
+            raise PreventUpdate
+        used = checks.whole_number(seed, 0, checks.MAX_SEED, "seed")
+        used = (used + 1) % checks.MAX_SEED if ctx.triggered_id == "other-samples" else used
+        drawings = service.samples(n, used)
+        note, most = f"{len(drawings)} samples of seed {used}.", len(drawings)
+        if any(takes_webgl(drawing.figure) for drawing in drawings) and most > MOST_IN_SPACE:
+            most = MOST_IN_SPACE
+            note += f" The first {most} are shown: a browser draws few in three dimensions at once."
+        shown = [_multiple(i, drawing) for i, drawing in enumerate(drawings[:most])]
+        return shown, note, "note", False, False, used, [n, used]
+
+
+def _multiple(position: int, drawing: Drawing) -> html.Div:
+    figure, style = graph(drawing)
+    return html.Div(
+        [
+            *([dcc.Graph(figure=figure, config=CONFIG, style=style)] if drawing.figure is not None else []),
+            *([table(drawing.table)] if drawing.table is not None else []),
+            html.P(drawing.note, className="note"),
+            html.Button(
+                f"Download {drawing.ending}",
+                id={"sample": position},
+                className="small",
+                hidden=drawing.file is None,
+                n_clicks=0,
+            ),
+        ],
+        className="drawing multiple",
+    )
