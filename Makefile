@@ -34,6 +34,10 @@ unit: .venv/.installed-dev
 slow: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_WORKERS) -m slow
 
+## The documentation as HTML, in build/docs; a warning is an error
+docs: .venv/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "noumena needs Python 3.11 or later; name one with: make PYTHON=python3.12 ..."; exit 1; }
@@ -45,7 +49,7 @@ slow: .venv/.installed-dev
 	touch $@
 
 .venv/.installed-dev: .venv/.installed
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
 clean:

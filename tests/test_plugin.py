@@ -39,6 +39,25 @@ for kind, what in json.load(sys.stdin):
 json.dump(results, sys.__stdout__)
 """
 
+# What the explorer's page asks of a family.
+EXPLORED = """
+import json
+from pathlib import Path
+from noumena.explore.opening import open_run
+
+service = open_run(Path("run"), [], limit=20, device="cpu")
+explorer = service.explorer
+z = explorer.positions(3)
+drawn = [explorer.original(3), explorer.reconstruction(3), explorer.moved(3, z), *explorer.path(3, 4, 2)]
+drawn += explorer.samples(1, 0)
+service.close()
+print(json.dumps({
+    "names": explorer.points.names,
+    "curves": [one.figure["data"][0]["y"] for one in drawn],
+    "files": [one.file().decode() for one in drawn],
+}))
+"""
+
 
 def install(site, name, entries, *, requires=(), package=None, files=None):
     """What an installer leaves in a folder of packages: the package, and metadata with its entry points."""
@@ -81,7 +100,7 @@ def session(tmp_path_factory):
     folder = tmp_path_factory.mktemp("session")
     install_spectra(folder / "site")
     steps = []
-    for match in re.finditer(r"^```(bash|python)\n(.*?)^```$", PAGE.partition("## 7.")[2], re.S | re.M):
+    for match in re.finditer(r"^```(bash|python)\n(.*?)^```$", PAGE.partition("## 8.")[2], re.S | re.M):
         if match[1] == "python":
             steps.append(("python", match[2]))
         else:
@@ -94,6 +113,7 @@ def session(tmp_path_factory):
         "score run run/log.txt -o none.csv",
     ]
     steps += [("noumena", ["noumena", *line.split()]) for line in more]
+    steps.append(("python", EXPLORED))
     path = os.pathsep.join([str(folder / "site"), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", DRIVER],
@@ -129,6 +149,19 @@ def test_a_run_of_it_has_everything(session):
     assert {"config.yaml", "metrics.csv", "checkpoints", "model", "figures", "report.html"} <= names
     assert (folder / "run" / "figures" / "reconstructions.png").stat().st_size > 10_000
     assert {"reconstruction_rmse", "pca_rmse"} <= set(json.loads((folder / "run" / "evaluation.json").read_text()))
+
+
+def test_its_explorer_draws_what_the_page_asks_for(session):
+    _, results = session
+    assert results[EXPLORED]["code"] == 0, results[EXPLORED]["err"]
+    told = json.loads(results[EXPLORED]["out"])
+    assert len(told["names"]) == 20
+    original, rebuilt, moved, start, end, sample = told["curves"]
+    assert len(original) == len(sample) == 128
+    assert original != rebuilt != end
+    # Where the sliders stand for a sample and where a path begins is the sample's reconstruction.
+    assert moved == start == pytest.approx(rebuilt, abs=1e-5)
+    assert all(text.startswith("axis,intensity\n") and text.count("\n") == 128 for text in told["files"])
 
 
 def test_every_row_of_a_file_is_encoded_reconstructed_and_scored(session):

@@ -1,6 +1,6 @@
 """One-dimensional spectra: intensities on one common axis."""
 
-from noumena.core.family import Family
+from noumena.core.family import Family, Headline
 
 FAMILY = Family(
     name="spectra",
@@ -12,5 +12,14 @@ FAMILY = Family(
     },
     stream="noumena_spectra.data:stream_file",
     evaluate="noumena_spectra.evaluate:evaluate",
+    explore="noumena_spectra.exploring:explore",
     demo=("spectra/peaks", "fit.max_epochs=10"),
+    headline=Headline(
+        metric="reconstruction_rmse",
+        baseline="pca_rmse",
+        says="error of rebuilt held-out spectra, r.m.s.",
+        against="principal component analysis with as many dimensions",
+        picture="reconstructions",
+        shows="Held-out spectra and what is rebuilt of them.",
+    ),
 )
