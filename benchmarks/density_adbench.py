@@ -22,15 +22,14 @@ import statistics
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from noumena.density.estimators import AutoDetector, FlowDetector
-from noumena.density.metrics import detection
+from benchmark_results import Row, bold_best, markdown, mean_and_spread, read_results
 
 HERE = Path(__file__).parent
 TEST_SETS = ("breastw", "cardio", "Ionosphere", "letter", "mammography", "PageBlocks", "pendigits", "thyroid")
@@ -63,6 +62,8 @@ def split(rows: np.ndarray, is_anomaly: np.ndarray, seed: int) -> Split:
 
 def family(train: np.ndarray, seed: int) -> dict[str, Scores]:
     """The members of AutoDetector on their own, and both of its rules."""
+    from noumena.density.estimators import AutoDetector
+
     auto = AutoDetector(max_epochs=EPOCHS, batch_size=BATCH, random_state=seed).fit(train)
     likely = auto.members_[auto.best_ or ""]
     alone = {f"noumena {name}": member.score_samples for name, member in auto.members_.items()}
@@ -70,6 +71,8 @@ def family(train: np.ndarray, seed: int) -> dict[str, Scores]:
 
 
 def spline_flow(train: np.ndarray, seed: int) -> dict[str, Scores]:
+    from noumena.density.estimators import FlowDetector
+
     flow = FlowDetector(architecture="nsf", max_epochs=EPOCHS, batch_size=BATCH, random_state=seed).fit(train)
     return {"noumena flow (nsf)": flow.score_samples}
 
@@ -118,8 +121,28 @@ FITS: Mapping[str, tuple[Callable[[np.ndarray, int], dict[str, Scores]], tuple[s
 }
 
 
+# What the tables call them, in their order. Of all methods, those that ran on all of the test sets.
+NAMES = {
+    "noumena auto": "`AutoDetector`",
+    "noumena auto (likelihood)": '`AutoDetector(rule="likelihood")`',
+    "noumena knn": "`KNNDetector`",
+    "noumena gmm": "`GMMDetector`",
+    "noumena vae": "`VAEDetector`",
+    "noumena flow": "`FlowDetector` (RealNVP)",
+    "PyOD KNN": "PyOD 3.6.7, 5 nearest neighbours",
+}
+FURTHER_NAMES = {
+    **NAMES,
+    "noumena flow (nsf)": "`FlowDetector` (neural spline flow)",
+    "PyOD IForest": "PyOD 3.6.7, isolation forest",
+    "PyOD VAE": "PyOD 3.6.7, VAE",
+}
+
+
 def measure(data: Path, name: str, seed: int, fit: str) -> Iterable[dict[str, Any]]:
     """One line of results for each method of a fit; a peer that breaks down gets a line that says so."""
+    from noumena.density.metrics import detection
+
     train, normal, anomalous = split(*read_set(data, name), seed)
     make, methods = FITS[fit]
     started = time.perf_counter()
@@ -135,29 +158,28 @@ def measure(data: Path, name: str, seed: int, fit: str) -> Iterable[dict[str, An
         yield {"set": name, "seed": seed, "method": methods[0], "error": f"{type(error).__name__}: {error}"}
 
 
-def read_results(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
+def table(results: Sequence[Row], sets: Sequence[str] = TEST_SETS, names: Mapping[str, str] = NAMES) -> str:
+    """Mean AUROC over seeds by method and set; the spread is the standard deviation of the mean over sets.
 
-
-def table(results: list[dict[str, Any]], sets: tuple[str, ...]) -> str:
-    """Mean AUROC over seeds by method and set; the spread is the standard deviation of the mean over sets."""
+    Raises:
+        ValueError: a method has no result on these sets.
+    """
     cells: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-    for line in results:
-        if "auroc" in line:
-            cells[line["method"], line["set"]][line["seed"]] = line["auroc"]
-    methods = [method for _, names in FITS.values() for method in names]
-    lines = [f"| | {' | '.join(sets)} | mean | seeds |", "|---" * (len(sets) + 3) + "|"]
-    for method in methods:
+    for row in results:
+        if "auroc" in row:
+            cells[row["method"], row["set"]][row["seed"]] = row["auroc"]
+    lines: list[list[str]] = []
+    for method in names:
         found = [cells.get((method, name), {}) for name in sets]
         if not any(found):
-            continue
+            raise ValueError(f"there is no result of {method!r} on {', '.join(sets)}.")
         seeds = sorted(set.intersection(*(set(one) for one in found)))
         means = [f"{statistics.fmean(one.values()):.3f}" if one else "–" for one in found]
         by_seed = [statistics.fmean(one[seed] for one in found) for seed in seeds]
-        spread = f" ± {statistics.stdev(by_seed):.3f}" if len(by_seed) > 1 else ""
-        overall = f"{statistics.fmean(by_seed):.3f}{spread}" if by_seed else "–"
-        lines.append(f"| {method} | {' | '.join(means)} | {overall} | {len(seeds)} |")
-    return "\n".join(lines)
+        lines.append([*means, mean_and_spread(by_seed)])
+    columns = [bold_best(column) for column in zip(*lines, strict=True)]
+    rows = [[name, *row] for name, row in zip(names.values(), zip(*columns, strict=True), strict=True)]
+    return markdown(["", *sets, "mean"], rows)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -194,8 +216,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.table:
         results = read_results(options.out)
-        for title, sets in (("Test sets", TEST_SETS), ("Development sets", DEVELOPMENT_SETS)):
-            print(f"{title}\n\n{table(results, sets)}\n")
+        print(f"Test sets\n\n{table(results)}\n")
+        print(f"Development sets\n\n{table(results, DEVELOPMENT_SETS, FURTHER_NAMES)}\n")
         return
     if options.data is None:
         parser.error("give the folder of the sets by --data, or the environment variable NOUMENA_DATA")

@@ -21,15 +21,16 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from noumena.density.calibration import rate_interval, threshold_of
-from noumena.density.detector import Detector
-from noumena.density.selection import select_anomalies
+from benchmark_results import Row, markdown, read_results
+
+if TYPE_CHECKING:
+    from noumena.density.detector import Detector
 
 HERE = Path(__file__).parent
 RATES = (0.01, 0.05, 0.1)
@@ -38,21 +39,21 @@ CONFIDENCE = 0.95
 MOST_ROWS = 3000  # normal rows of a set
 
 
-def mixture() -> Detector:
+def mixture() -> "Detector":
     """Few components with diagonal covariance: fits tables of any width in moments."""
     from noumena.density.gmm import GaussianMixture
 
     return GaussianMixture(components=4, covariance="diag")
 
 
-def neighbours() -> Detector:
+def neighbours() -> "Detector":
     """The nearest-neighbour score of the family at its defaults."""
     from noumena.density.neighbours import Neighbours
 
     return Neighbours()
 
 
-DETECTORS: dict[str, Callable[[], Detector]] = {"gmm": mixture, "knn": neighbours}
+DETECTORS: dict[str, Callable[[], "Detector"]] = {"gmm": mixture, "knn": neighbours}
 
 
 def deal(path: Path, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -64,8 +65,11 @@ def deal(path: Path, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
     return train, calibration, test, x[y]
 
 
-def run(path: Path, seed: int, name: str) -> dict[str, Any]:
+def run(path: Path, seed: int, name: str) -> Row:
     """Fit, calibrate and count once."""
+    from noumena.density.calibration import threshold_of
+    from noumena.density.selection import select_anomalies
+
     train, calibration, test, anomalies = deal(path, seed)
     model = DETECTORS[name]()
     model.fit(train, seed=seed, progress=False)
@@ -98,43 +102,50 @@ def ranks_with_drawn_ties(scores: np.ndarray, calibration: np.ndarray, seed: int
     return ranks[: len(scores)], np.sort(ranks[len(scores) :])
 
 
-def interval(row: dict[str, Any], rate: float) -> tuple[float, float, float]:
-    """Fewest and most false alarms by theory, and the chance that they lie between: it is discrete, so above .95."""
+@cache
+def interval(n: int, m: int, rate: float) -> tuple[float, float, float]:
+    """Fewest and most false alarms by theory, and the chance that they lie between: it is discrete, so above .95.
+
+    Args:
+        n: calibration rows.
+        m: normal rows of the test.
+        rate: of false alarms, the target.
+    """
     from scipy.stats import betabinom
 
-    n, m = row["calibration_rows"], row["normal_rows"]
+    from noumena.density.calibration import rate_interval
+
     low, high = (round(m * end) for end in rate_interval(n, rate, CONFIDENCE, rows=m))
     k = max(1, math.floor(rate * (n + 1) * (1 + 1e-12)))
     cumulative = betabinom(m, k, n + 1 - k).cdf
     return low, high, float(cumulative(high) - cumulative(low - 1))
 
 
-def alarm_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Realised rates and how many runs lie inside their intervals, one line per set, detector and rate summed up."""
-    lines = [
-        "| set | detector | ties | " + " | ".join(f"mean rate at {rate:g}" for rate in RATES) + " |",
-        "|---" * (3 + len(RATES)) + "|",
-    ]
+def rate_table(rows: Sequence[Row]) -> str:
+    """Realised rates, one line for each set and detector."""
+    lines: list[list[str]] = []
     for name, detector, found in grouped(rows):
         rates = [np.mean([row["alarms"][i] / row["normal_rows"] for row in found]) for i in range(len(RATES))]
         ties = np.mean([row["tied"] for row in found])
-        lines.append(f"| {name} | {detector} | {100 * ties:.0f} % | {' | '.join(f'{rate:.4f}' for rate in rates)} |")
-    lines += [
-        "",
-        "| target | runs | above their interval | expected, at most | inside, ties drawn | expected |",
-        "|---" * 6 + "|",
-    ]
+        lines.append([name, detector, f"{100 * ties:.0f} %", *(f"{rate:.4f}" for rate in rates)])
+    return markdown(["set", "detector", "ties", *(f"mean rate at {rate:g}" for rate in RATES)], lines)
+
+
+def alarm_table(rows: Sequence[Row]) -> str:
+    """How many runs lie above and inside the interval of their false alarms, one line for each rate."""
+    lines: list[list[str]] = []
     for i, rate in enumerate(RATES):
-        ends = [interval(row, rate) for row in rows]
+        ends = [interval(row["calibration_rows"], row["normal_rows"], rate) for row in rows]
         above = sum(row["alarms"][i] > high for row, (_, high, _) in zip(rows, ends, strict=True))
         inside = sum(low <= row["alarms_ties_drawn"][i] <= high for row, (low, high, _) in zip(rows, ends, strict=True))
         expected = sum(chance for _, _, chance in ends)
         most = len(rows) * (1 - CONFIDENCE) / 2
-        lines.append(f"| {rate:g} | {len(rows)} | {above} | {most:.1f} | {inside} | {expected:.1f} |")
-    return "\n".join(lines)
+        lines.append([f"{rate:g}", f"{len(rows)}", f"{above}", f"{most:.1f}", f"{inside}", f"{expected:.1f}"])
+    header = ["target", "runs", "above the interval", "expected, at most", "inside, ties drawn", "expected"]
+    return markdown(header, lines)
 
 
-def discovery_table(rows: Sequence[dict[str, Any]]) -> str:
+def discovery_table(rows: Sequence[Row]) -> str:
     """Mean share of false discoveries with its 95 % interval over seeds, and the share of anomalies found."""
     from scipy.stats import t
 
@@ -157,7 +168,7 @@ def discovery_table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def grouped(rows: Sequence[dict[str, Any]]) -> Iterable[tuple[str, str, list[dict[str, Any]]]]:
+def grouped(rows: Sequence[Row]) -> Iterable[tuple[str, str, list[Row]]]:
     """Rows of each set and detector, in the order they came."""
     for name, detector in dict.fromkeys((row["set"], row["detector"]) for row in rows):
         yield name, detector, [row for row in rows if (row["set"], row["detector"]) == (name, detector)]
@@ -171,15 +182,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "density_calibration.jsonl")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    torch.set_num_threads(1)
     # Mixtures that stop early, too few rows for a rate of 1 %: the intervals are those of the rate that is reached.
     warnings.simplefilter("ignore")
     logging.getLogger("noumena").setLevel(logging.ERROR)
-    there: list[dict[str, Any]] = []
-    if options.out.exists():
-        there = [json.loads(line) for line in options.out.read_text().splitlines()]
+    there = read_results(options.out)
     done = {(row["set"], row["seed"], row["detector"]) for row in there}
     if options.folder is not None:
+        import torch
+
+        torch.set_num_threads(1)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         with options.out.open("a") as file:
             for path in sorted(options.folder.glob("*.npz")):
@@ -190,7 +201,7 @@ def main() -> None:
                             file.write(json.dumps(there[-1]) + "\n")
                             file.flush()
     if options.table:
-        print(alarm_table(there), discovery_table(there), sep="\n\n")
+        print(rate_table(there), alarm_table(there), discovery_table(there), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,13 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmark_results import Row, bold, markdown, mean_and_spread, picked, read_results
 
 HERE = Path(__file__).parent
 EPOCHS = 20
@@ -32,13 +35,28 @@ METHODS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "gmm": ("density/gmm", {}, {}),
     "knn": ("density/knn", {}, {}),
 }
+# What the table calls them; the default in bold.
+NAMES = {
+    "vae": "`density/hopper`, VAE",
+    "realnvp": bold("`density/hopper-realnvp`"),
+    "nsf": "`density/hopper-nsf`",
+    "gmm": "`density/hopper-gmm`",
+    "knn": "`density/knn`",
+}
+LEVELS = (
+    *("shift_0.1", "shift_0.5", "shift_1", "shift_2", "shift_4"),
+    *("policy_random", "policy_expert", "action_uniform", "action_shuffled"),
+)
 
 
-def measure(levels: Path, method: str, seed: int) -> dict[str, Any]:
+def measure(levels: Path, method: str, seed: int, threads: int) -> dict[str, Any]:
     """Train once and score every level."""
+    import torch
+
     from noumena.density.metrics import detection
     from noumena.registry import model_class
 
+    torch.set_num_threads(threads)
     name, hyperparameters, options = METHODS[method]
     with np.load(levels, allow_pickle=False) as arrays:
         train, val = arrays["train"], arrays["val"]
@@ -56,27 +74,19 @@ def measure(levels: Path, method: str, seed: int) -> dict[str, Any]:
     return found
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """Means over seeds, and the spread of the mean over levels."""
-    keys = [key for key in results[0] if key not in ("method", "seed", "fit_seconds", "val_score", "mean")]
-    lines = [f"| | {' | '.join(keys)} | mean | validation score | seeds |", "|---" * (len(keys) + 4) + "|"]
-    for method in METHODS:
-        found = [line for line in results if line["method"] == method]
-        if not found:
-            continue
-        cells = [f"{statistics.fmean(line[key] for line in found):.3f}" for key in keys]
-        means = [line["mean"] for line in found]
-        spread = f" ± {statistics.stdev(means):.3f}" if len(means) > 1 else ""
-        score = statistics.fmean(line["val_score"] for line in found)
-        overall = f"{statistics.fmean(means):.3f}{spread}"
-        lines.append(f"| {method} | {' | '.join(cells)} | {overall} | {score:.2f} | {len(found)} |")
-    return "\n".join(lines)
+def table(results: Sequence[Row]) -> str:
+    """AUROC by method and level, means over seeds; the spread is that of the mean over levels."""
+    lines: list[list[str]] = []
+    for method, name in NAMES.items():
+        found = picked(results, method=method)
+        levels = [f"{statistics.fmean(row[level] for row in found):.3f}" for level in LEVELS]
+        score = statistics.fmean(row["val_score"] for row in found)
+        lines.append([name, *levels, mean_and_spread([row["mean"] for row in found]), f"{score:.2f}"])
+    return markdown(["", *LEVELS, "mean", "validation score"], lines)
 
 
 def main() -> None:
     """Run what is missing, or print the table."""
-    import torch
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--levels", type=Path)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
@@ -85,14 +95,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "density_levels.jsonl")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    results = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.is_file() else []
+    results = read_results(options.out)
     done = {(line["method"], line["seed"]) for line in results}
     for seed in options.seeds if options.levels else []:
         for method in options.methods:
             if (method, seed) in done:
                 continue
-            results.append(measure(options.levels, method, seed))
+            results.append(measure(options.levels, method, seed, options.threads))
             with options.out.open("a") as file:
                 file.write(json.dumps(results[-1]) + "\n")
             print(results[-1], flush=True)

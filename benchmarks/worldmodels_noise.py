@@ -8,14 +8,14 @@ and continued, and extended by further methods. ``--table`` prints what is there
 
 import argparse
 import json
-import statistics
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+
+from benchmark_results import Row, bold, markdown, mean_and_range, picked, read_results
 
 HERE = Path(__file__).parent
 KINDS: dict[str, list[str]] = {
@@ -45,8 +45,53 @@ METHODS: dict[str, list[str]] = {
     "study": ["worldmodels/dots-vicreg"],
 }
 
+# What the tables of the page show, in their order: names in the results, and as they are written.
+COLUMNS = {
+    "none": "none",
+    "changing-uniform": "changing uniform",
+    "fixed-uniform": "fixed uniform",
+    "changing-structured": "changing structured",
+    "fixed-structured": "fixed structured",
+}
+NAMES = {
+    "jepa-robust": "`jepa-robust`: VICReg, gated background swap",
+    "vicreg": "the same without the swap (control)",
+    "within": "`jepa-within`: InfoNCE within sequences, the best objective alone",
+    "idm": "`dots-idm`, inverse dynamics alone",
+    "simclr": "`dots-simclr`",
+    "rssm": "`dots-rssm`",
+    "supervised": "`dots-supervised`, the bound",
+    "random": "`dots-random`, untrained",
+}
+STEPS = {
+    "rmse_t0": "first frame",
+    "rmse_t16": "after 16 actions",
+    "encoding_rmse_t0": "first frame, a probe of its own",
+    "slow_index": "slow-feature index",
+}
+LEVELS = (0.0, 0.5, 1.0, 2.0, 3.0)
+BY_LEVEL = {
+    "changing-uniform": "changing, uniform",
+    "fixed-uniform": "fixed, uniform",
+    "changing-structured": "changing, structured",
+    "fixed-structured": "fixed, structured",
+}
+NEITHER = {
+    "mixed-uniform": "fixed 1 and changing 1, uniform",
+    "rolling-uniform": "fixed 1, uniform, rolling by 0.25 px per frame",
+    "rolling-structured": "fixed 1, structured, rolling by 0.25 px per frame",
+}
+THREE_DOTS = {"three-dots": "no noise", "three-dots-fixed": "fixed uniform 1"}
+DOTS = {"rmse/dot1": "moved by the actions", "rmse/dot2": "walks by itself", "rmse/dot3": "stands still"}
+STUDY_COLUMNS = {
+    "none": "none",
+    "changing-uniform": "changing uniform 1",
+    "fixed-uniform": "fixed uniform 1",
+}
+STUDY = {"rmse": "trained 400 steps", "untrained/rmse": "untrained, same sequences"}
 
-def run(method: str, kind: str, level: float, seed: int, overrides: Sequence[str], threads: int) -> dict[str, Any]:
+
+def run(method: str, kind: str, level: float, seed: int, overrides: Sequence[str], threads: int) -> Row:
     """Train and measure once."""
     import torch
 
@@ -81,28 +126,89 @@ def wanted(options: argparse.Namespace) -> list[tuple[str, str, float, int]]:
     return list(dict.fromkeys(jobs))
 
 
-def key(row: dict[str, Any]) -> tuple[str, str, float, int]:
+def key(row: Row) -> tuple[str, str, float, int]:
     """What makes two results the same experiment."""
     return row["method"], row["kind"], row["level"], row["seed"]
 
 
-def table(rows: Sequence[dict[str, Any]], metrics: Sequence[str]) -> str:
+def table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     """Means over seeds with their range, as Markdown."""
-    groups: dict[tuple[str, str, float], list[dict[str, Any]]] = defaultdict(list)
+    groups: dict[tuple[str, str, float], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row["kind"], row["method"], row["level"]].append(row)
-    lines = [f"| kind | method | level | seeds | {' | '.join(metrics)} |", "|---" * (4 + len(metrics)) + "|"]
+    lines: list[list[str]] = []
     for (kind, method, level), found in sorted(groups.items()):
-        cells = []
-        for metric in metrics:
-            values = [row[metric] for row in found if row.get(metric) is not None]
-            mean = f"{statistics.mean(values):.2f}" if values else "-"
-            cells.append(f"{mean} ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else mean)
-        lines.append(f"| {kind} | {method} | {level:g} | {len(found)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        cells = [mean_and_range([row[metric] for row in found if row.get(metric) is not None]) for metric in metrics]
+        lines.append([kind, method, f"{level:g}", f"{len(found)}", *cells])
+    return markdown(["kind", "method", "level", "seeds", *metrics], lines)
 
 
-def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+def of(rows: Sequence[Row], method: str, kind: str, level: float = 1.0) -> list[Row]:
+    """The seeds of one experiment; without noise the level is 0."""
+    level = 0.0 if kind in ("none", "three-dots") else level
+    return [row for row in rows if key(row)[:3] == (method, kind, level)]
+
+
+def _cell(rows: Sequence[Row], method: str, kind: str, metric: str, level: float = 1.0) -> str:
+    """Mean and range of what has to be there."""
+    return mean_and_range([row[metric] for row in picked(of(rows, method, kind, level), method=method, kind=kind)])
+
+
+def method_table(rows: Sequence[Row]) -> str:
+    """RMSE by method at level 1, with the seeds of each figure; what was not run has none."""
+    lines: list[list[str]] = []
+    for method, name in NAMES.items():
+        found = [of(rows, method, kind) for kind in COLUMNS]
+        if not any(found):
+            raise ValueError(f"there is no result of method {method!r} at level 1.")
+        cells = [mean_and_range([row["rmse"] for row in seeds]) for seeds in found]
+        seeds = ", ".join(f"{len(seeds)}" for seeds in found if seeds)
+        lines.append([name, *(bold(cell) if method == "jepa-robust" else cell for cell in cells), seeds])
+    return markdown(["method", *COLUMNS.values(), "seeds"], lines)
+
+
+def step_table(rows: Sequence[Row]) -> str:
+    """`jepa-robust` at level 1: first and last step, and how slow the latents are."""
+    lines = [[name, *(_cell(rows, "jepa-robust", kind, metric) for kind in COLUMNS)] for metric, name in STEPS.items()]
+    return markdown(["`jepa-robust`", *COLUMNS.values()], lines)
+
+
+def level_table(rows: Sequence[Row]) -> str:
+    """RMSE of `jepa-robust` by level; level 0 is the same for all."""
+    lines = [
+        [name, *(_cell(rows, "jepa-robust", kind if level else "none", "rmse", level) for level in LEVELS)]
+        for kind, name in BY_LEVEL.items()
+    ]
+    return markdown(["`jepa-robust`", *(f"{level:g}" for level in LEVELS)], lines)
+
+
+def neither_table(rows: Sequence[Row]) -> str:
+    """`jepa-robust` under noise that is neither fixed nor changing."""
+    return markdown(["`jepa-robust`", "swap", "RMSE"], _with_swap(rows, NEITHER, ["rmse"]))
+
+
+def three_dots_table(rows: Sequence[Row]) -> str:
+    """RMSE of `jepa-robust` for each of three dots."""
+    return markdown(["three dots, a channel each", "swap", *DOTS.values()], _with_swap(rows, THREE_DOTS, list(DOTS)))
+
+
+def _with_swap(rows: Sequence[Row], kinds: Mapping[str, str], metrics: Sequence[str]) -> list[list[str]]:
+    """Name, whether the gate opened, and metrics, one line for each kind of noise."""
+    lines: list[list[str]] = []
+    for kind, name in kinds.items():
+        found = picked(of(rows, "jepa-robust", kind), method="jepa-robust", kind=kind)
+        swaps = " or ".join(sorted({"on" if row["swaps"] else "off" for row in found}))
+        lines.append([name, swaps, *(_cell(rows, "jepa-robust", kind, metric) for metric in metrics)])
+    return lines
+
+
+def study_table(rows: Sequence[Row]) -> str:
+    """RMSE in the study's own setting, before and after training."""
+    lines = [[name, *(_cell(rows, "study", kind, metric) for kind in STUDY_COLUMNS)] for metric, name in STUDY.items()]
+    return markdown(["", *STUDY_COLUMNS.values()], lines)
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
     """The study's figure."""
     from noumena.worldmodels.plots import noise_curves
 
@@ -129,7 +235,7 @@ def main() -> None:
     parser.add_argument("--table", nargs="*", metavar="METRIC", help="print means over seeds")
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
-    done = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    done = read_results(options.out)
     known = {key(row) for row in done}
     jobs = [job for job in wanted(options) if job not in known]
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:

@@ -8,10 +8,13 @@ Each result is one line of JSON in ``--out``; what is there already is not compu
 import argparse
 import json
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+from benchmark_results import Row, markdown, picked, read_results
 
 HERE = Path(__file__).parent
 WORLDS: dict[str, list[str]] = {
@@ -29,9 +32,13 @@ WAYS: dict[str, dict[str, Any]] = {
     "CEM, no recovery": {"recover": 0.0},
     "CEM, straight distance": {"roadmap": False},
 }
+# Where nothing is in the way there is no edge to get stuck at and no way round.
+OPEN_WAYS = tuple(WAYS)[:4]
+# What the table shows, in its order.
+SHOWN: Mapping[str, Sequence[str]] = {"two-rooms": tuple(WAYS), "dots-none": OPEN_WAYS, "dots-fixed": OPEN_WAYS}
 
 
-def run(world: str, seed: int, episodes: int, overrides: list[str]) -> list[dict[str, Any]]:
+def run(world: str, seed: int, episodes: int, overrides: list[str]) -> list[Row]:
     """Train once, plan in every way."""
     import torch
 
@@ -49,7 +56,7 @@ def run(world: str, seed: int, episodes: int, overrides: list[str]) -> list[dict
     model.fit(splits.train, **{**config.fit, "progress": False})
     seconds = round(time.perf_counter() - began, 1)
     place, known, rows = world_of(model.schema), None, []
-    ways = WAYS if place.obstructed else {way: WAYS[way] for way in list(WAYS)[:4]}
+    ways = WAYS if place.obstructed else {way: WAYS[way] for way in OPEN_WAYS}
     for way, options in ways.items():
         # Starts and goals that no choice was made on.
         report = plan_metrics(model, place, known, episodes=episodes, seed=1000 + seed, **options)
@@ -59,28 +66,30 @@ def run(world: str, seed: int, episodes: int, overrides: list[str]) -> list[dict
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """Success over all seeds with Wilson's interval, as Markdown."""
-    from noumena.worldmodels.planning.evaluate import wilson_interval
+    header = ["world", "way", "seeds", "success", "95 % interval", "steps", "random", "oracle", "ms per decision"]
+    return markdown(header, [_line(rows, world, way) for world, ways in SHOWN.items() for way in ways])
 
-    lines = [
-        "| world | way | seeds | success | 95 % interval | steps | random | oracle | ms per decision |",
-        "|---" * 9 + "|",
+
+def _line(rows: Sequence[Row], world: str, way: str) -> list[str]:
+    from scipy.stats import binomtest
+
+    found = picked(rows, world=world, way=way)
+    trials = sum(row["episodes"] for row in found)
+    hits = round(sum(row["success"] * row["episodes"] for row in found))
+    interval = binomtest(hits, trials).proportion_ci(0.95, method="wilson")
+    random, oracle, latency = (
+        sum(row[name] for row in found) / len(found) for name in ("random_success", "oracle_success", "latency_ms")
+    )
+    # A run that never reached a goal has no number of steps.
+    steps = [row["steps"] for row in found if "steps" in row]
+    return [
+        *(world, way, f"{len(found)}", f"{100 * hits / trials:.1f} %"),
+        f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
+        f"{sum(steps) / len(steps):.1f}" if steps else "-",
+        *(f"{100 * random:.1f} %", f"{100 * oracle:.1f} %", f"{latency:.0f}"),
     ]
-    for world, way in dict.fromkeys((row["world"], row["way"]) for row in rows):
-        found = [row for row in rows if (row["world"], row["way"]) == (world, way)]
-        trials = sum(row["episodes"] for row in found)
-        hits = round(sum(row["success"] * row["episodes"] for row in found))
-        low, high = wilson_interval(hits, trials)
-        random, oracle, latency = (
-            sum(row[name] for row in found) / len(found) for name in ("random_success", "oracle_success", "latency_ms")
-        )
-        steps = [row["steps"] for row in found if "steps" in row]
-        lines.append(
-            f"| {world} | {way} | {len(found)} | {100 * hits / trials:.1f} % | {100 * low:.1f} to {100 * high:.1f} | "
-            f"{sum(steps) / max(1, len(steps)):.1f} | {100 * random:.1f} % | {100 * oracle:.1f} % | {latency:.0f} |"
-        )
-    return "\n".join(lines)
 
 
 def main() -> None:
@@ -94,7 +103,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "worldmodels_planning.jsonl")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    done = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    done = read_results(options.out)
     known = {(row["world"], row["seed"]) for row in done}
     jobs = [(world, seed) for seed in options.seeds for world in options.worlds if (world, seed) not in known]
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
