@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import pytest
 
 import noumena
 from noumena.cli.main import main
-from noumena.registry import family
 
 
 def run(capfd, *arguments):
@@ -219,17 +217,10 @@ def test_a_run_folder_that_holds_something_is_not_overwritten(tmp_path, capfd):
     assert (tmp_path / "precious.txt").read_text() == "data"
 
 
-def test_a_demo_replaces_an_earlier_demo_and_no_other_run(trained, tmp_path, capfd, monkeypatch):
+def test_a_demo_replaces_no_other_run(trained, capfd):
     out, _ = trained
     assert run(capfd, "demo", "--out", out)[0] == 4
     assert (out / "report.html").is_file()
-    small = dataclasses.replace(family("density"), demo=("density/synthetic", "fit.max_epochs=1"))
-    monkeypatch.setattr("noumena.registry.families", lambda: [small])
-    for _ in range(2):
-        code, text, err = run(capfd, "demo", "--out", tmp_path / "demo", "--json")
-        assert code == 0, err
-        assert json.loads(text)["epochs"] == 1
-    assert (tmp_path / "demo" / "report.html").is_file()
 
 
 def test_a_device_that_is_not_there_is_refused_in_words(trained, capfd):

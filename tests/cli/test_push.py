@@ -52,6 +52,20 @@ def test_verbs_take_a_model_of_the_hub(server, folder, tmp_path, capfd):
         assert (tmp_path / f"{verb}.csv").read_text() == (tmp_path / "here.csv").read_text()
 
 
+def test_a_model_of_the_hub_is_evaluated_on_data(server, folder, tmp_path, capfd):
+    run(capfd, "push", folder, REPO)
+    np.save(tmp_path / "rows.npy", rows())
+    code, out, err = run(capfd, "evaluate", f"hf://{REPO}", tmp_path / "rows.npy", "--json")
+    assert code == 0, err
+    assert json.loads(out)
+
+
+@pytest.mark.parametrize("verb", ["score", "encode", "reconstruct", "sample", "evaluate", "explore", "verify"])
+def test_the_help_of_a_verb_names_the_hub(verb, capfd):
+    _, out, _ = run(capfd, verb, "--help")
+    assert "hf://OWNER/NAME" in out
+
+
 def test_a_command_reads_one_revision_throughout(server, folder, capfd):
     run(capfd, "push", folder, REPO)
     server.requests.clear()

@@ -135,6 +135,8 @@ def test_runs_sorts_by_a_metric_with_those_that_lack_it_last(runs, capfd):
     assert set(names(found)[len(known) :]) == {"killed", "python"}
     losses = [entry["metrics"]["best_epoch/train_loss"] for entry in sorted_by("best_epoch/train_loss")]
     assert losses == sorted(losses)
+    for short, full in (("train_loss", "train_loss"), ("val_loss", "val_loss"), ("loss", "val_loss")):
+        assert names(sorted_by(short)) == names(sorted_by(f"best_epoch/{full}"))
     turned = [entry["metrics"]["best_epoch/train_loss"] for entry in sorted_by("best_epoch/train_loss", "--higher")]
     assert turned == losses[::-1]
 

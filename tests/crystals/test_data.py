@@ -254,7 +254,7 @@ def test_what_a_model_cannot_take_is_skipped_and_told_or_refused(folder, tmp_pat
         found = CrystalBatch.cat(list(stream_crystals(tmp_path / "x.parquet", schema, batch_rows=4)))
     assert found.names == tuple(f"id-{i}" for i in range(5))
     assert "7 of 12 structures skipped" in caplog.text
-    assert "4: more atoms than any of the training, 2" in caplog.text
+    assert "4: more atoms than any in the data of the training, 2" in caplog.text
     assert "3: an element that the training had not, U" in caplog.text
     assert "id-100" in caplog.text
     assert read_crystals(tmp_path / "x.parquet", schema=schema, workers=1).crystals.names == found.names

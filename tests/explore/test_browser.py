@@ -3,10 +3,12 @@
 import csv
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from noumena.core.evaluation import Table
 from tests.explore.conftest import click_point, expect
 from tests.explore.curves import Curves
 
@@ -198,3 +200,21 @@ def test_the_page_is_as_wide_as_its_window(explored, width):
             f"[...document.querySelectorAll('#{name}-section *')].map(e => e.getBoundingClientRect().bottom)"
         )
         assert max(bottoms) <= section["y"] + section["height"] + 24, name
+
+
+class Listed(Curves):
+    """Samples with one number for each wave."""
+
+    def samples(self, n, seed):
+        tables = [Table("Row", ("wave", "metres"), [["a", k], ["b", 2]]) for k in range(n)]
+        return [replace(one, table=table) for one, table in zip(super().samples(n, seed), tables, strict=True)]
+
+
+def test_the_numbers_of_all_samples_are_one_table(explored):
+    page = explored(Listed())
+    page.click("#draw-samples")
+    page.wait_for_selector("#samples .across table")
+    assert page.locator("#samples table").count() == 1
+    assert page.locator("#samples .multiple").count() == 6
+    assert page.locator("#samples th").all_inner_texts() == ["wave", *(f"sample {k}" for k in range(1, 7))]
+    assert page.locator("#samples tbody tr").first.inner_text().split() == ["a", "0", "1", "2", "3", "4", "5"]

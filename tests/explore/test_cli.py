@@ -39,10 +39,10 @@ def no_server(monkeypatch):
 
 
 def test_it_says_where_the_page_is(trained, no_server, capfd):
-    code, out, err = run(capfd, "explore", trained[0], "--port", 0, "--no-browser", "--limit", 7, "--json")
+    code, out, err = run(capfd, "explore", trained[0], "--port", 0, "--no-browser", "--limit", 12, "--json")
     assert code == 0, err
     told = json.loads(out)
-    assert told == {"url": no_server[0], "port": told["port"], "points": 7}
+    assert told == {"url": no_server[0], "port": told["port"], "points": 12}
     assert told["url"] == f"http://127.0.0.1:{told['port']}/"
 
 

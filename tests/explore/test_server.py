@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from noumena.core.errors import ConfigError
+from noumena.core.evaluation import Table
+from noumena.core.exploring import Drawing
 from noumena.explore.server import Server, make_app
 from noumena.explore.service import About, Service
 from tests.explore.curves import Curves
@@ -19,6 +21,16 @@ class Broken(Curves):
 
     def details(self, index):
         raise ConfigError("the table is lost: look for it")
+
+
+class Unplain(Curves):
+    """Its answers hold what no page can be sent."""
+
+    def original(self, index):
+        return Drawing(None, note={"a", "set"})
+
+    def details(self, index):
+        return (Table({"a", "set"}, ("wave",), [["one"]]),)
 
 
 def served(explorer):
@@ -214,3 +226,29 @@ def test_latents_and_map_are_files_that_read_back():
     np.testing.assert_allclose(table["pca1"], service.plane("pca").coordinates[:, 0], rtol=1e-5)
     assert file_name("../../a b/<c>", ".cif") == "a-b-c.cif"
     assert file_name("…", ".cif") == "drawing.cif"
+
+
+def test_what_cannot_be_sent_to_the_page_becomes_a_message_in_its_place():
+    server = served(Unplain(5))
+    try:
+        status, _, text = callback(server, "details.children", [("chosen.data", 0)])
+    finally:
+        server.close()
+    assert status == 200
+    assert "this did not work: TypeError" in text
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("word", ["start", "end"])
+def test_an_end_of_a_path_that_is_no_point_is_told(server, word):
+    listed = [output for output in _outputs_of(server) if output.startswith(f"..{word}.data")]
+    (name,) = listed
+    outputs = [{"id": part.rpartition(".")[0], "property": part.rpartition(".")[2]} for part in name[2:-2].split("...")]
+    status, _, text = callback(server, name, [(f"use-{word}.n_clicks", 1)], [("chosen.data", 99)], outputs=outputs)
+    assert status == 200
+    assert "point: expected a whole number from 0 to 19, got 99" in text
+
+
+def _outputs_of(server):
+    _, _, text = ask(server, "/_dash-dependencies")
+    return [entry["output"] for entry in json.loads(text)]

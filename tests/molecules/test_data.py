@@ -12,6 +12,7 @@ from noumena.core.errors import ConfigError, DataError
 from noumena.molecules.conformations import Conformations
 from noumena.molecules.data import count_frames, open_trajectory, read_trajectory, stream_frames
 from noumena.molecules.geometry import torsions
+from noumena.molecules.model import MoleculeVAE
 from noumena.molecules.splits import interleaved, time_blocks
 from noumena.molecules.trajectories import sample_path
 from tests.molecules.files import AIB9, ALANINE, WHOLE, refused, sample, save_npz, write
@@ -210,7 +211,7 @@ def test_fractions_of_nothing_keep_all_frames_in_order(long):
 
 def test_too_few_frames_are_refused(tmp_path):
     data = sample()
-    refused(["2 blocks", "train, test, val"], save_npz(tmp_path / "a.npz", data.xyz[:2], data.topology))
+    refused(["2 frames", "at least 4"], save_npz(tmp_path / "a.npz", data.xyz[:2], data.topology))
     refused(["expected at least one frame"], save_npz(tmp_path / "b.npz", data.xyz[:0], data.topology))
 
 
@@ -277,3 +278,28 @@ def test_the_mirror_image_of_a_chiral_molecule_is_refused(tmp_path):
     save_npz(tmp_path / "mirror.npz", -data.xyz.numpy(), data.topology)
     with pytest.raises(DataError, match=r"other way round"):
         next(stream_frames(str(tmp_path / "mirror.npz"), data.schema))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_too_few_frames_are_refused_with_how_many_it_takes(frames, tmp_path):
+    one = sample(frames=frames)
+    path = save_npz(tmp_path / "few.npz", one.xyz.numpy(), one.topology)
+    words = f"{frames} frames?; at least 4 are needed, 2 to train on, one for val, one for test"
+    with pytest.raises(DataError, match=words):
+        open_trajectory(path, blocks=4)
+    # Following the advice.
+    assert len(open_trajectory(path, val_fraction=0.0, test_fraction=0.0).train) == frames
+
+
+def test_a_division_that_leaves_one_frame_to_train_on_is_refused(tmp_path):
+    one = sample(frames=4)
+    path = save_npz(tmp_path / "few.npz", one.xyz.numpy(), one.topology)
+    with pytest.raises(DataError, match=r"leaves 1 to train on; 2 are needed at least.*data\.blocks"):
+        open_trajectory(path, blocks=3, seed=1)
+    assert len(open_trajectory(path, blocks=4, seed=1).train) == 2
+
+
+def test_a_model_is_not_trained_on_a_single_frame():
+    one = sample(frames=1)
+    with pytest.raises(DataError, match="1 frame to train on; 2 are needed"):
+        MoleculeVAE(z_dim=2, width=16, blocks=1).fit(one, max_epochs=1)

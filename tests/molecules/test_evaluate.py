@@ -169,3 +169,14 @@ def test_the_keywords_are_a_section_of_a_recipe():
     )
     with pytest.raises(ConfigError, match="samples"):
         check_section("evaluate", {"sample": 5}, evaluate)
+
+
+@pytest.mark.parametrize("held", [1, 2, 3])
+@pytest.mark.parametrize("molecule", [ethanol, water, alanine], ids=lambda make: make.__name__)
+def test_few_frames_are_evaluated(molecule, held):
+    whole = data(molecule(), 2 + held)
+    splits = Splits(whole.subset(torch.arange(2)), None, whole.subset(torch.arange(2, 2 + held)))
+    found = evaluate(Linear(splits.train, 4), splits, samples=5, interpolation_steps=3)
+    assert found.metrics["pair_rmse"] >= 0
+    names = {picture.name for picture in found.pictures}
+    assert "latent_map" not in names or held > 1

@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
+from noumena.config import compose
 from noumena.core.errors import ConfigError
-from noumena.experiment import run_recipe
+from noumena.experiment import run_recipe, start_run
+from noumena.training.processes import can_run_again
 from tests.training.launching import environment
 
 SMALL = [
@@ -27,18 +29,29 @@ def test_a_wrong_number_of_processes_leaves_no_folder_so_that_the_next_try_finds
     assert not (tmp_path / "run").exists()
     monkeypatch.delenv("TORCHELASTIC_RUN_ID")
     monkeypatch.delenv("WORLD_SIZE")
-    assert run_recipe("density/synthetic", SMALL, out=tmp_path / "run").history.epochs == 1
+    again = start_run(compose("density/synthetic", (), SMALL), tmp_path / "run", report=False)
+    assert again.history.epochs == 1
 
 
-@pytest.mark.parametrize("how", ["-c", "-", "-i"])
-def test_several_devices_in_a_program_that_cannot_run_again_are_refused(how, tmp_path):
+def test_a_session_that_reads_lines_and_a_program_without_a_file_cannot_run_again(monkeypatch):
+    assert can_run_again()
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    assert not can_run_again()
+    monkeypatch.delattr(sys, "ps1")
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(sys, "argv", [__file__])
+    assert can_run_again()
+    monkeypatch.setattr(sys, "argv", ["-"])
+    assert not can_run_again()
+
+
+def test_several_devices_in_a_program_that_cannot_run_again_are_refused(tmp_path):
     code = (
         "from noumena.experiment import run_recipe\n"
         f"run_recipe('density/synthetic', {[*SMALL, 'fit.devices=2']}, out={str(tmp_path / 'run')!r})\n"
     )
-    command = [sys.executable, how, *([code] if how == "-c" else [])]
-    text = "" if how == "-c" else code
-    found = subprocess.run(command, input=text, capture_output=True, text=True, env=environment(), timeout=100)
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=100, check=False)
     assert "fit.devices=2: each further device takes a process that runs this program again" in found.stderr
     assert "`noumena fit`" in found.stderr
     assert not (tmp_path / "run").exists()

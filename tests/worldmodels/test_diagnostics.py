@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from noumena.worldmodels.diagnostics import (
     slow_index,
     warning,
 )
+from noumena.worldmodels.jepa import JEPA
 from tests.worldmodels.standin_linear import walks
 
 N, TIME, LATENT = 400, 8, 16
@@ -123,6 +125,9 @@ def test_a_latent_that_holds_the_background_alone_is_warned_of():
     # Not exactly constant, as no network's latent is.
     text = warning(diagnosed(latents + 0.01 * normal(*latents.shape, seed=5), actions)) or ""
     assert "collapsed onto the background" in text
+    assert "slow_index" in text
+    options = dict(re.findall(r"model\.(\w+)=(\w+)", text))
+    assert JEPA(swap=options["swap"], idm=float(options["idm"])).swap == "auto"
     assert "jepa-robust" in text
 
 

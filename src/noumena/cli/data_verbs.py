@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from noumena.core.model import LatentModel
 
-Source = Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder or a model folder.")]
+Source = Annotated[
+    Path,
+    typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, a model folder, or hf://OWNER/NAME of one on the Hub."),
+]
 Data = Annotated[
     str,
     typer.Argument(

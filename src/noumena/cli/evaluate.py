@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from noumena.cli.data_verbs import Source
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
@@ -13,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    source: Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder or a model folder.")],
+    source: Source,
     arguments: Annotated[
         list[str] | None,
         typer.Argument(metavar="[DATA] [KEY=VALUE]...", help="Other data than the run's test split; data.label=y, ..."),

@@ -1,10 +1,11 @@
 """``noumena explore``."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from noumena.cli.data_verbs import Source
 
 
 def register(app: typer.Typer) -> None:
@@ -13,13 +14,13 @@ def register(app: typer.Typer) -> None:
 
 
 def explore(
-    source: Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder or a model folder.")],
+    source: Source,
     arguments: Annotated[
         list[str] | None,
         typer.Argument(metavar="[DATA] [KEY=VALUE]...", help="Other data than the run's; data.label=y, ..."),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes any free one.")] = 8050,
-    limit: Annotated[int, typer.Option(min=1, help="Points of the map at most, evenly spread.")] = 20_000,
+    limit: Annotated[int, typer.Option(min=10, help="Points of the map at most, evenly spread.")] = 20_000,
     device: Annotated[str, typer.Option(help="Where to compute, such as cpu or cuda.")] = "cpu",
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the address as JSON when the page answers.")] = False,

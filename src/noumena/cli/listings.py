@@ -1,10 +1,11 @@
 """``noumena recipes``, ``models`` and ``verify``."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from noumena.cli.data_verbs import Source
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
@@ -54,7 +55,7 @@ def models(as_json: AsJson = False) -> None:
 
 
 def verify(
-    source: Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder or a model folder.")],
+    source: Source,
     as_json: AsJson = False,
 ) -> None:
     """Check that every byte of a saved model is what its manifest says, and that it loads."""

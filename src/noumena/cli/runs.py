@@ -27,7 +27,8 @@ def register(app: typer.Typer) -> None:
 def runs(
     folder: Annotated[Path, typer.Argument(help="Where to look, and in the folders there.")] = Path("runs"),
     best: Annotated[
-        str | None, typer.Option("--best", metavar="METRIC", help="Sort by this metric, the best run first.")
+        str | None,
+        typer.Option("--best", metavar="METRIC", help="Sort by this metric (auroc, val_loss), the best run first."),
     ] = None,
     lower: Annotated[
         bool | None,
@@ -48,6 +49,7 @@ def runs(
 
     found = [run for run in find_runs(folder) if family is None or run.family == family]
     if best is not None:
+        best = _metric(found, best)
         found = _sorted(found, best, lower)
     if as_json:
         typer.echo(json.dumps([run_json(run) for run in found], indent=2))
@@ -60,12 +62,22 @@ def runs(
     _print(found, folder, best, Console())
 
 
+def _metric(found: "Sequence[Run]", name: str) -> str:
+    """The full name of a metric that some run has; ``val_loss`` is that at the best epoch, and so is ``loss``."""
+    from noumena.evaluation.comparison import check_metric
+
+    known = dict.fromkeys(metric for run in found for metric in run.all_metrics())
+    for full in (name, f"best_epoch/{name}", f"best_epoch/val_{name}", f"best_epoch/train_{name}"):
+        if full in known:
+            return full
+    check_metric(name, known, pattern=False)
+    return name
+
+
 def _sorted(found: "Sequence[Run]", best: str, lower: bool | None) -> "list[Run]":
     """The runs that have the metric, best first, and then the others."""
-    from noumena.evaluation.comparison import better, check_metric
+    from noumena.evaluation.comparison import better
 
-    values = [run.all_metrics() for run in found]
-    check_metric(best, (name for metrics in values for name in metrics), pattern=False)
     if lower is None:
         direction = better(best)
         if direction is None:

@@ -112,6 +112,23 @@ class Explorer:
         return NotSupportedError(self.without.get(what, f"this model has no {what}."))
 
 
+LEAST_POINTS = 10
+"""Of fewer points nothing can be told of the directions in which latents vary."""
+
+
+def why_nothing_moves(points: int, otherwise: str) -> str:
+    """The reason why there is no slider: too few points to tell, or what is the matter with the model.
+
+    Args:
+        points: how many there are.
+        otherwise: what to say of enough of them.
+    """
+    if points >= LEAST_POINTS:
+        return otherwise
+    what = "there is a single point" if points == 1 else f"there are {points} points"
+    return f"{what}, too few to tell along which directions latents vary; it takes {LEAST_POINTS}. Show more data."
+
+
 def evenly(n: int, limit: int) -> np.ndarray:
     """Positions of at most ``limit`` of ``n`` samples, evenly spread, in order."""
     return np.unique(np.linspace(0, n - 1, min(n, limit)).round().astype(np.int64))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,12 @@ from torch import Tensor
 from noumena.core.data import Dataset, Splits
 from noumena.core.errors import ConfigError
 from noumena.core.evaluation import Table as ReportTable
-from noumena.core.exploring import Drawing, Explorer, Points, Slider, evenly
+from noumena.core.exploring import Drawing, Explorer, Points, Slider, evenly, why_nothing_moves
 from noumena.core.preprocessing import Standardizer
 from noumena.density.detector import Detector
 from noumena.density.differentiable import Differentiable, column_names_of, has_gradient
 from noumena.density.explanations import contributions
-from noumena.density.exploring_rows import LISTED_COLUMNS, cell, draw
+from noumena.density.exploring_rows import cell, draw, table_of
 from noumena.density.flow import Flow
 from noumena.density.gmm import GaussianMixture
 from noumena.density.table import Table, as_table
@@ -116,7 +116,7 @@ class RowExplorer(Explorer):
         main = torch.from_numpy(shown.part == shown.part[0])
         self._dims = self._directions(self._vectors[main], kl[main]) if model.has_latents else []
         self.sliders = [self._slider(k, self._vectors[main, k]) for k in self._dims]
-        self.without = _without(model, self._dims)
+        self.without = _without(model, self._dims, int(main.sum()))
         space = "their latents" if model.has_latents else f"standardised columns, as {_name(model)} has no latents"
         about = f"{shown.about}; mapped: {space}."
         self.points = Points(self._vectors.numpy(), self._labels, self._colours(shown), about)
@@ -186,16 +186,17 @@ class RowExplorer(Explorer):
 
     def original(self, index: int) -> Drawing:
         """The row: each column in standard deviations from its mean, and as it is in the data."""
-        return self._draw(self._rows[index], f"{self._labels[index]}: {self._words(float(self._scores[index]))}")
+        note = f"{self._labels[index]}: {self._words(float(self._scores[index]))}"
+        return draw(self.columns, self._scale, self._rows[index], note, listed=False)
 
     def reconstruction(self, index: int) -> Drawing:
         """The row decoded from its posterior mean, beside the original."""
         if "reconstruction" in self.without:
             raise self._cannot("reconstruction")
-        return self._decoded(index, self._vectors[index])
+        return replace(self._decoded(index, self._vectors[index]), table=None)
 
     def details(self, index: int) -> Sequence[ReportTable]:
-        """Score, p-value and verdict; and what each column contributes to the score."""
+        """Score, p-value and verdict; and each column: as it is, rebuilt, and what it contributes to the score."""
         score = float(self._scores[index])
         lines: list[list[Any]] = [[f"score ({self.model.score_unit})", cell(score)]]
         if self.model.calibration_rows:
@@ -208,31 +209,38 @@ class RowExplorer(Explorer):
         ]
         caption = "Higher scores are more normal. p-value: the chance of a normal row to score as low or lower."
         verdict = ReportTable(self._labels[index], ["", "value"], lines, caption)
-        if not math.isfinite(score):
-            return [verdict]
+        return [verdict, self._by_column(index)]
+
+    def _by_column(self, index: int) -> ReportTable:
+        """The row, its reconstruction and the contributions, one line a column."""
+        row = self._rows[index]
+        values = {"value": row}
+        if "reconstruction" not in self.without:
+            rebuilt = self._decode(self._vectors[index][None])[0]
+            values |= {"rebuilt": rebuilt, "difference (sd)": self._scale(rebuilt) - self._scale(row)}
+        if not math.isfinite(float(self._scores[index])):
+            return table_of("Columns", self.columns, values)
         if not has_gradient(self.model):
             reason = "A score of one random draw has no gradient, so it is not taken apart into columns."
-            return [verdict, ReportTable("Contributions", ["", ""], [["none", reason]])]
-        return [verdict, self._contributions(index)]
+            return table_of("Columns", self.columns, values, caption=reason)
+        return self._contributions(index, values)
 
-    def _contributions(self, index: int) -> ReportTable:
+    def _contributions(self, index: int, values: Mapping[str, Tensor]) -> ReportTable:
+        """The columns, those first that make the row most abnormal."""
         judged = not bool(self.model.threshold.isnan())
         near = judged and not bool(self.model.predict_anomaly(self._reference).all())
         mean = None if self.model.standardizer is not None else self._scale.mean
         row = self._rows[index][None]
         found = contributions(self.model, row, reference=self._reference if near else mean, max_steps=_MOST_STEPS)
         assert found.reference is not None
-        lines = [
-            [self.columns[k], float(row[0, k]), float(found.reference[0, k]), cell(float(found.values[0, k]))]
-            for k in np.argsort(found.values[0], kind="stable").tolist()
-        ]
+        order = np.argsort(found.values[0], kind="stable").tolist()
         start = "nearest normal row" if near else "mean row"
         caption = (
             f"In {self.model.score_unit}, most abnormal first. Together they are the score less that of the {start} of "
             f"the training data, {float(found.base[0]):.4g}; {float(found.residual[0]):.2g} is left over."
         )
-        headings = ["column", "value", start, "contribution"]
-        return ReportTable("Contributions of the columns", headings, lines[:LISTED_COLUMNS], caption)
+        parts = {start: torch.as_tensor(found.reference[0]), "contribution": torch.as_tensor(found.values[0])}
+        return table_of("Columns", self.columns, {**values, **parts}, order, caption)
 
     def positions(self, index: int) -> Sequence[float]:
         """The row's latents in the dimensions of the sliders."""
@@ -302,12 +310,12 @@ class RowExplorer(Explorer):
         return draw(self.columns, self._scale, row, note, beside)
 
 
-def _without(model: Detector, dims: Sequence[int]) -> Mapping[str, str]:
+def _without(model: Detector, dims: Sequence[int], rows: int) -> Mapping[str, str]:
     if model.has_latents:
         collapsed = (
             "no latent dimension varies from row to row: the posterior has collapsed, and no slider moves anything."
         )
-        return {} if dims else {"moved": collapsed}
+        return {} if dims else {"moved": why_nothing_moves(rows, collapsed)}
     reason = f"{_name(model)} scores rows as they are: it has no latents, so nothing is decoded. Use a VAE or a flow."
     lacking: list[str] = ["reconstruction", "moved", "path"]
     found = dict.fromkeys(lacking, reason)

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,15 @@ LISTED_COLUMNS = 200
 _USUAL = 3.2
 
 
-def draw(columns: Sequence[str], scale: Standardizer, row: Tensor, note: str, beside: Tensor | None = None) -> Drawing:
+def draw(
+    columns: Sequence[str],
+    scale: Standardizer,
+    row: Tensor,
+    note: str,
+    beside: Tensor | None = None,
+    *,
+    listed: bool = True,
+) -> Drawing:
     """A row as bars in standard deviations of the columns, as a table and as a CSV file.
 
     Args:
@@ -30,18 +38,37 @@ def draw(columns: Sequence[str], scale: Standardizer, row: Tensor, note: str, be
         row: shape (columns,), in the units of the data.
         note: what it is.
         beside: the row it is to be compared with, shape (columns,).
+        listed: with a table; else another part of the page has one of the same numbers.
     """
     unit = scale(row)
-    headings, cells = ["column", "value", "sd from the mean"], [row, unit]
+    # The bars tell the deviations: the table is to fit where three drawings stand beside each other.
+    headings, cells = ["column", "value"], [row]
     if beside is not None:
         headings = ["column", "original", "decoded", "difference (sd)"]
         cells = [beside, row, unit - scale(beside)]
-    lines = [[name, *values] for name, *values in zip(columns, *(values.tolist() for values in cells), strict=True)]
-    left = len(lines) - LISTED_COLUMNS
+    table = table_of("Row", columns, dict(zip(headings[1:], cells, strict=True))) if listed else None
+    left = len(columns) - LISTED_COLUMNS
     note += f"; {left} further columns are in the file" if left > 0 else ""
-    table = Table("Row", headings, lines[:LISTED_COLUMNS])
     figure = bars(columns, row, unit, None if beside is None else scale(beside))
     return Drawing(figure, table, note, ".csv", partial(csv_row, columns, row.tolist()))
+
+
+def table_of(
+    title: str, columns: Sequence[str], values: Mapping[str, Tensor], order: Sequence[int] = (), caption: str = ""
+) -> Table:
+    """A line for each column, the first :data:`LISTED_COLUMNS` of them.
+
+    Args:
+        title: of the table.
+        columns: names.
+        values: heading to one number per column, shape (columns,).
+        order: of the columns; as they come when missing.
+        caption: below.
+    """
+    chosen = list(order or range(len(columns)))[:LISTED_COLUMNS]
+    numbers = [found.tolist() for found in values.values()]
+    lines = [[columns[k], *(cell(found[k]) for found in numbers)] for k in chosen]
+    return Table(title, ["column", *values], lines, caption)
 
 
 def bars(columns: Sequence[str], row: Tensor, unit: Tensor, beside: Tensor | None) -> dict[str, Any]:

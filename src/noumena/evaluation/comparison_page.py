@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from noumena.evaluation.comparison import Absent, Comparison, Measure, letter, short_fingerprint
 from noumena.evaluation.overlay import overlaid_curves
+from noumena.evaluation.pages import template
 from noumena.evaluation.report import Cell, _embedded, format_number, format_seconds, readable
 from noumena.evaluation.runs import Run
 from noumena.files import write_text
@@ -36,7 +37,7 @@ def write_comparison(path: str | Path, comparison: Comparison) -> Path:
     named = [(f"{letter(i)}  {run.path.name}", run.history) for i, run in enumerate(comparison.runs)]
     curves = overlaid_curves(named)
     first = [row for row in comparison.metrics if row.name in comparison.headlines]
-    page = _template().render(
+    page = template("compare.html.j2", breakable=_breakable).render(
         title=f"{len(comparison.runs)} runs compared",
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         runs=[_run_facts(i, run) for i, run in enumerate(comparison.runs)],
@@ -67,21 +68,6 @@ def _run_facts(position: int, run: Run) -> dict[str, str]:
 
 def _setting_cell(value: Any) -> dict[str, Any]:
     return {"text": show_value(value), "missing": isinstance(value, Absent)}
-
-
-def _template() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("noumena.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Any] = environment.filters
-    filters["breakable"] = _breakable
-    return environment.get_template("compare.html.j2")
 
 
 def _breakable(name: str) -> Any:

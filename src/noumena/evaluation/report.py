@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from noumena.core.errors import ArtifactError
 from noumena.core.evaluation import Evaluation, Page, Picture, Table
 from noumena.evaluation.curves import training_curves
+from noumena.evaluation.pages import template
 from noumena.files import replacing, write_text
 from noumena.training.history import History
 
@@ -79,7 +80,7 @@ def write_report(
     per_split, facts = _data_facts(about)
     latent = [picture for picture in evaluation.pictures if picture.name.startswith(_LATENT)]
     results = [picture for picture in evaluation.pictures if not picture.name.startswith(_LATENT)]
-    page = _template().render(
+    page = template("report.html.j2", cells=table_cells, quoted=json.dumps).render(
         title=title,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         facts=facts,
@@ -323,18 +324,3 @@ def _png(picture: Picture) -> bytes:
     # Without the name of the software, the same picture is the same bytes.
     picture.figure.savefig(content, format="png", dpi=_DPI, metadata={"Software": None})
     return content.getvalue()
-
-
-def _template() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("noumena.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Any] = environment.filters
-    filters |= {"cells": table_cells, "quoted": json.dumps}
-    return environment.get_template("report.html.j2")

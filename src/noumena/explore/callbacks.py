@@ -60,13 +60,15 @@ def _connect_map(app: Dash, service: Service) -> None:
 
     @app.callback(
         Output("map", "figure", allow_duplicate=True),
+        Output("map-note", "children", allow_duplicate=True),
+        Output("map-note", "className", allow_duplicate=True),
         Input("chosen", "data"),
         Input("start", "data"),
         Input("end", "data"),
         State("method", "value"),
         prevent_initial_call=True,
     )
-    @guarded(lambda _: no_update)
+    @guarded(lambda message: (no_update, message, "message"))
     def mark(chosen: Any, start: Any, end: Any, method: Any) -> Any:
         # The rings alone: sending or drawing twenty thousand points again would be felt.
         ready = service.ready_maps()
@@ -74,7 +76,7 @@ def _connect_map(app: Dash, service: Service) -> None:
         patch = Patch()
         for part, value in marked(plane, marks_of(service, chosen, start, end)).items():
             patch["layout"][part] = value
-        return patch
+        return patch, no_update, no_update
 
 
 def _connect_choice(app: Dash, service: Service) -> None:
@@ -95,24 +97,30 @@ def _connect_choice(app: Dash, service: Service) -> None:
         index, note = service.find(words)
         return index, note, "note"
 
-    @app.callback(Output("suggestions", "children"), Input("find", "value"), prevent_initial_call=True)
-    @guarded(lambda _: [])
+    @app.callback(
+        Output("suggestions", "children"),
+        Output("find-note", "children", allow_duplicate=True),
+        Output("find-note", "className", allow_duplicate=True),
+        Input("find", "value"),
+        prevent_initial_call=True,
+    )
+    @guarded(lambda message: ([], message, "message"))
     def suggest(words: Any) -> Any:
-        return [html.Option(value=name) for name in service.suggestions(words)]
+        return [html.Option(value=name) for name in service.suggestions(words)], no_update, no_update
 
-    @app.callback(
-        Output("start", "data"), Input("use-start", "n_clicks"), State("chosen", "data"), prevent_initial_call=True
-    )
-    @guarded(lambda _: no_update)
-    def use_start(_: Any, chosen: Any) -> Any:
-        return checks.position(chosen, service.points)
+    for word in ("start", "end"):
 
-    @app.callback(
-        Output("end", "data"), Input("use-end", "n_clicks"), State("chosen", "data"), prevent_initial_call=True
-    )
-    @guarded(lambda _: no_update)
-    def use_end(_: Any, chosen: Any) -> Any:
-        return checks.position(chosen, service.points)
+        @app.callback(
+            Output(word, "data"),
+            Output("find-note", "children", allow_duplicate=True),
+            Output("find-note", "className", allow_duplicate=True),
+            Input(f"use-{word}", "n_clicks"),
+            State("chosen", "data"),
+            prevent_initial_call=True,
+        )
+        @guarded(lambda message: (no_update, message, "message"))
+        def use(_: Any, chosen: Any) -> Any:
+            return checks.position(chosen, service.points), "", "note"
 
 
 def _custom(clicked: Any) -> Any:

@@ -1,14 +1,13 @@
 """Pieces of the page: a place for one drawing, tables, messages."""
 
 import functools
-import json
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec
 
 from dash import Output, dcc, html
 from dash.exceptions import PreventUpdate
-from plotly.utils import PlotlyJSONEncoder
+from plotly.io.json import to_json_plotly
 
 from noumena.core.errors import NoumenaError
 from noumena.core.evaluation import Table
@@ -76,10 +75,7 @@ def graph(drawing: Drawing) -> tuple[dict[str, Any], dict[str, str]]:
     """A drawing's figure in the page's look, and the style of its graph."""
     if drawing.figure is None:
         return _empty(), _HIDDEN
-    figure = themed(drawing.figure)
-    # Here, where an error becomes a message: plain values were promised.
-    json.dumps(figure, cls=PlotlyJSONEncoder)
-    return figure, {"height": f"{height_of(drawing.figure)}px"}
+    return themed(drawing.figure), {"height": f"{height_of(drawing.figure)}px"}
 
 
 def _empty() -> dict[str, Any]:
@@ -140,7 +136,10 @@ def guarded(say: Callable[[str], Any]) -> Callable[[Callable[P, Any]], Callable[
         @functools.wraps(function)
         def called(*args: P.args, **kwargs: P.kwargs) -> Any:
             try:
-                return function(*args, **kwargs)
+                answer = function(*args, **kwargs)
+                # Here, where an error becomes a message: a family's drawing or table may hold what is no plain value.
+                to_json_plotly(answer)
+                return answer
             except PreventUpdate:
                 raise
             except NoumenaError as error:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 
 def is_main_process() -> bool:
@@ -39,7 +40,7 @@ def can_run_again() -> bool:
     """
     if hasattr(sys, "ps1") or sys.flags.interactive:
         return False
-    return getattr(sys.modules["__main__"], "__spec__", None) is not None or os.path.isfile(sys.argv[0])
+    return getattr(sys.modules["__main__"], "__spec__", None) is not None or Path(sys.argv[0]).is_file()
 
 
 def _tasks_of_srun() -> int | None:

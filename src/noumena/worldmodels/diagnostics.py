@@ -226,9 +226,11 @@ def warning(found: Diagnostics) -> str | None:
     if found.slow_index > _SLOW and found.action_r2 < _BLIND:
         return (
             f"The latent has collapsed onto the background: {found.slow_index:.0%} of its variance lies between "
-            f"sequences, and the actions cannot be read from it (R² {found.action_r2:.2f}). It tells sequences apart "
-            "by what stays the same in them and ignores what moves. Train with the recipe worldmodels/jepa-robust, or "
-            "with negatives within a sequence."
+            f"sequences (slow_index), and the actions cannot be read from it (action_r2 {found.action_r2:.2f}). It "
+            "tells sequences apart by what stays the same in them and ignores what moves. A training of few epochs may "
+            "not have come further: raise fit.max_epochs. If that does not help, a JEPA takes model.swap=auto, which "
+            "exchanges backgrounds that stay the same (the recipe worldmodels/jepa-robust has it), or model.idm=1, "
+            "which makes it predict the actions."
         )
     if found.participation < _LINE and min(found.action_size, found.latent_size) > 1:
         return (

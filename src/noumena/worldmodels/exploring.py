@@ -11,10 +11,10 @@ from torch import Tensor
 from noumena.core.data import Dataset, Splits
 from noumena.core.errors import ConfigError
 from noumena.core.evaluation import Table
-from noumena.core.exploring import Drawing, Explorer, Points, Slider
+from noumena.core.exploring import Drawing, Explorer, Points, Slider, why_nothing_moves
 from noumena.worldmodels.baselines import Supervised
 from noumena.worldmodels.exploring_films import Line, film_file, shown_steps, state_names, step_table, strip
-from noumena.worldmodels.exploring_latents import Training, axes_of, survey
+from noumena.worldmodels.exploring_latents import Training, axes_of, on_simplex, survey
 from noumena.worldmodels.model import WorldModel
 from noumena.worldmodels.rssm import RSSM
 from noumena.worldmodels.sequences import Sequences
@@ -22,6 +22,8 @@ from noumena.worldmodels.sequences import Sequences
 _MOST_SLIDERS = 16
 # Share of the latents' variance below which a principal axis moves nothing one could see.
 _LEAST_SHARE = 1e-4
+# Of probabilities that a softmax gave in float32.
+_ROUNDING = 1e-4
 
 
 def explore(model: WorldModel, splits: Splits, limit: int = 20_000) -> "FilmExplorer":
@@ -67,8 +69,9 @@ class FilmExplorer(Explorer):
     def _lacking(self) -> dict[str, str]:
         found: dict[str, str] = {}
         if not self.sliders:
-            found["moved"] = (
-                "the latents do not vary from frame to frame: they have collapsed, and no slider moves them."
+            found["moved"] = why_nothing_moves(
+                len(self._latents),
+                "the latents do not vary from frame to frame: they have collapsed, and no slider moves them.",
             )
         if not isinstance(self.model, RSSM):
             name = type(self.model).__name__
@@ -167,7 +170,21 @@ class FilmExplorer(Explorer):
         if len(positions) != len(self.sliders) or not np.isfinite(positions).all():
             raise ConfigError(f"positions: expected {len(self.sliders)} finite numbers, got {list(positions)}.")
         way = torch.tensor(list(positions), dtype=self._codes.dtype) - self._codes[index]
-        return self._decoded(index, self._latents[index] + way @ self._axes)
+        latent, words = self._possible(self._latents[index] + way @ self._axes)
+        return self._decoded(index, latent, words)
+
+    def _possible(self, latent: Tensor) -> tuple[Tensor, str]:
+        """``latent`` (latent,) with classes that are probabilities again, and what was done to it in words."""
+        model = self.model
+        if not isinstance(model, RSSM) or model.variant == "study" or model.latent != "categorical":
+            return latent, ""
+        groups = latent[model.deter :].unflatten(0, (model.variables, model.classes))
+        nearest = on_simplex(groups)
+        away = float((nearest - groups).norm())
+        if away <= _ROUNDING:
+            return latent, ""
+        words = f"; classes moved by {away:.2g} to the nearest probabilities"
+        return torch.cat([latent[: model.deter], nearest.flatten()]), words
 
     def path(self, start: int, end: int, steps: int) -> Sequence[Drawing]:
         """Single frames on the straight line between the latents of two frames."""
@@ -222,7 +239,7 @@ class FilmExplorer(Explorer):
         return frames, [f"nearest in training data, latents {away:.3g} apart" for away in distance.tolist()]
 
     @torch.inference_mode()
-    def _decoded(self, index: int, latent: Tensor) -> Drawing:
+    def _decoded(self, index: int, latent: Tensor, how: str = "") -> Drawing:
         """The sequence from its latents with ``latent`` (latent,) at the point's step, and what follows from it."""
         sequence, step = self._place(index)
         one = self._sequence(sequence)
@@ -243,7 +260,7 @@ class FilmExplorer(Explorer):
             where = None if marks is None else marks.masked_fill(torch.tensor(steps)[:, None, None] < step, torch.nan)
             lines.append(Line(f"imagined from step {step}", ahead[steps], where))
         figure = strip(lines, _titles(steps), self._survey.light, chosen=steps.index(step))
-        note = f"{self._name(index)}, framed: {words[step]}{self._error(film[step], one.frames[0, step])}"
+        note = f"{self._name(index)}, framed: {words[step]}{self._error(film[step], one.frames[0, step])}{how}"
         content = partial(film_file, film, one.actions[0], None, future if len(future) else None)
         return Drawing(figure, self._numbers(one, film, future, step), note, ".npz", content)
 

@@ -128,6 +128,18 @@ class Training:
         return frames[torch.from_numpy(member), place % self._steps], distance
 
 
+def on_simplex(points: Tensor) -> Tensor:
+    """The nearest probabilities to each vector, shape (..., classes); probabilities stay what they are.
+
+    Duchi et al. 2008, "Efficient projections onto the l1-ball for learning in high dimensions" (ICML), figure 1.
+    """
+    order = points.sort(-1, descending=True).values
+    count = torch.arange(1, points.shape[-1] + 1, dtype=points.dtype, device=points.device)
+    level = (order.cumsum(-1) - 1.0) / count
+    kept = (order > level).sum(-1, keepdim=True)
+    return (points - level.gather(-1, kept - 1)).clamp_min(0.0)
+
+
 def axes_of(latents: Tensor, most: int, least_share: float) -> tuple[Tensor, Tensor]:
     """The mean of latents (n, latent) and the directions in which they vary most, shape (axes, latent).
 

@@ -16,6 +16,7 @@ from noumena.worldmodels.dots.data import open_dots
 from noumena.worldmodels.episodes.data import open_episodes
 from noumena.worldmodels.exploring import explore
 from noumena.worldmodels.exploring_films import Light, Line, strip
+from noumena.worldmodels.exploring_latents import on_simplex
 from noumena.worldmodels.jepa import JEPA
 from noumena.worldmodels.rssm import RSSM
 
@@ -302,3 +303,40 @@ def test_large_frames_are_made_smaller_for_the_page():
     # In pixels of the frames the picture is as large as they are.
     right = image["x0"] + image["dx"] * (picture.width - 0.5)
     assert figure["layout"]["shapes"][-1]["x1"] == pytest.approx(right, abs=image["dx"])
+
+
+def test_sliders_of_a_categorical_state_decode_probabilities_and_say_so(explorers):
+    explorer = explorers[0]["rssm"]
+    seen = []
+    decode = explorer.model.decode
+    explorer.model.decode = lambda z: seen.append(z) or decode(z)
+    try:
+        still = explorer.moved(9, explorer.positions(9))
+        far = explorer.moved(9, [slider.high + 5 for slider in explorer.sliders])
+    finally:
+        del explorer.model.decode
+    assert "probabilities" not in still.note
+    assert "to the nearest probabilities" in far.note
+    groups = torch.cat(seen)[:, SIZES["deter"] :].unflatten(-1, (SIZES["variables"], SIZES["classes"]))
+    assert (groups >= 0).all()
+    torch.testing.assert_close(groups.sum(-1), torch.ones(groups.shape[:-1]), rtol=0, atol=1e-4)
+
+
+def test_the_nearest_probabilities_are_nearer_than_any_others():
+    generator = torch.Generator().manual_seed(0)
+    points = 2.0 * torch.randn(50, 4, generator=generator, dtype=torch.float64)
+    nearest = on_simplex(points)
+    torch.testing.assert_close(nearest.sum(-1), torch.ones(50, dtype=torch.float64))
+    assert (nearest >= 0).all()
+    others = torch.rand(2000, 4, generator=generator, dtype=torch.float64).pow(3)
+    others = torch.cat([others / others.sum(-1, keepdim=True), torch.eye(4, dtype=torch.float64)])
+    best = torch.cdist(points, others).min(1).values
+    assert ((points - nearest).norm(dim=-1) <= best + 1e-12).all()
+    torch.testing.assert_close(on_simplex(nearest), nearest)
+
+
+@pytest.mark.parametrize("limit", [1, 4])
+def test_of_a_few_frames_nobody_says_that_the_latents_have_collapsed(limit, explorers):
+    found, splits = explorers
+    explorer = explore(found["jepa"].model, splits, limit=limit)
+    assert "collapsed" not in explorer.without.get("moved", "")
