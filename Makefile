@@ -6,7 +6,7 @@ TEST_WORKERS ?= 2
 
 .PHONY: demo test lint format types imports unit slow docs clean
 
-## Train on the shipped sample and write runs/demo/report.html
+## Train a small model of every family and write runs/demo/index.html
 demo: .venv/.installed
 	$(BIN)/noumena demo
 
@@ -45,7 +45,7 @@ docs: .venv/.installed-dev
 	touch $@
 
 .venv/.installed: .venv/.python pyproject.toml constraints.txt
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e .
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[crystals,explore]'
 	touch $@
 
 .venv/.installed-dev: .venv/.installed

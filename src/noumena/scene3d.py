@@ -19,6 +19,8 @@ _HALF_PIXELS = 140.0
 _DIAMETERS = (3.0, 40.0)  # pixels
 # How large a scene is in its pane: without a vanishing point this, not the distance of the eye, decides.
 _ZOOM = 1.85
+# Share of a pane's height that is the legend's.
+_LEGEND = 0.12
 _ROOM, _TURNED = 1.02, 0.8
 
 
@@ -102,6 +104,7 @@ def figure(traces: Sequence[Trace], half: float) -> dict[str, Any]:
         "data": list(traces),
         "layout": {
             "scene": {
+                "domain": {"x": [0.0, 1.0], "y": [_LEGEND, 1.0]},
                 "xaxis": axis,
                 "yaxis": axis,
                 "zaxis": axis,
@@ -116,9 +119,9 @@ def figure(traces: Sequence[Trace], half: float) -> dict[str, Any]:
                     "projection": {"type": "orthographic"},
                 },
             },
-            # Within the pane: beside it, a long legend would make one scene smaller than the next.
-            "legend": {"x": 0.0, "y": 1.0, "xanchor": "left", "yanchor": "top", "itemsizing": "constant"}
-            | {"bgcolor": "rgba(0,0,0,0)"},
+            # Below the scene, in room of its own: beside it, a long legend would make one scene smaller than the next.
+            "legend": {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0.0, "yanchor": "bottom"}
+            | {"itemsizing": "constant", "bgcolor": "rgba(0,0,0,0)"},
         },
     }
 

@@ -74,11 +74,13 @@ class Explorer:
         sliders: the directions with most effect, at most sixteen; empty where the model has none.
         without: what the model cannot do, each with the reason in words: of ``reconstruction``, ``moved``, ``path``
             and ``samples``. The page says so in place of the panel.
+        wide: drawings are strips, so that the original stands above the reconstruction instead of beside it.
     """
 
     points: Points
     sliders: Sequence[Slider] = ()
     without: Mapping[str, str] = {}
+    wide: bool = False
 
     def original(self, index: int) -> Drawing:
         """The sample as it is in the data."""

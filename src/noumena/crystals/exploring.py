@@ -1,6 +1,7 @@
 """What the explorer's page shows of a model of crystals: a map of their vectors, and cells to turn."""
 
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -103,13 +104,14 @@ class CrystalExplorer(Explorer):
     def original(self, index: int) -> Drawing:
         """The cell as it is in the data."""
         one = self._one(index)
-        return cells3d.cell_drawing(one, one, f"{self._ids[index]}: {cells3d.in_words(one)}")
+        drawing = cells3d.cell_drawing(one, one, f"{self._ids[index]}: {cells3d.in_words(one)}")
+        return replace(drawing, table=None)  # the lattice is among the details, beside the reconstruction's
 
     @torch.inference_mode()
     def reconstruction(self, index: int) -> Drawing:
         """The cell decoded from the posterior mean, moved onto the original by the best common translation."""
         found = self._plain(self._vae.reconstruct(self._one(index)), index, "reconstruction")
-        return self._beside(found, index, "reconstruction")
+        return replace(self._beside(found, index, "reconstruction"), table=None)
 
     def positions(self, index: int) -> Sequence[float]:
         """The means of the atoms' latents, and the cell's latent, on the principal directions."""

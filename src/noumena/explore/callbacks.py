@@ -135,14 +135,17 @@ def _connect_point(app: Dash, service: Service) -> None:
     @app.callback(*outputs("original"), Output("chosen-name", "children"), Input("chosen", "data"))
     @guarded(lambda message: [*said(message), no_update])
     def original(chosen: Any) -> Any:
-        return [*shown(service.original(chosen)), service.name(checks.position(chosen, service.points))]
+        return [
+            *shown(service.original(chosen), whose="Original"),
+            service.name(checks.position(chosen, service.points)),
+        ]
 
     @app.callback(*outputs("rebuilt"), Input("chosen", "data"))
     @guarded(said)
     def rebuilt(chosen: Any) -> Any:
         if "reconstruction" in service.explorer.without:
             return said(service.explorer.without["reconstruction"], kind="reason")
-        return shown(service.reconstruction(chosen))
+        return shown(service.reconstruction(chosen), whose="Reconstruction")
 
     @app.callback(Output("details", "children"), Input("chosen", "data"))
     @guarded(lambda message: html.P(message, className="message"))

@@ -178,7 +178,7 @@ def themed(
     Args:
         figure: plain values, ``{"data": [...], "layout": {...}}``.
         revision: as long as it is the same, the reader's zoom and view are kept.
-        margin: around the axes, in pixels.
+        margin: around the axes, in pixels; where there are none that have numbers, a narrow one.
     """
     layout = {name: value for name, value in figure.get("layout", {}).items() if name not in ("width", "height")}
     for name, value in layout.items():
@@ -188,12 +188,21 @@ def themed(
         "paper_bgcolor": _CLEAR,
         "plot_bgcolor": layout.get("plot_bgcolor", _CLEAR),
         "font": {"family": FONT, "size": 12, "color": INK},
-        "margin": dict(margin or {"l": 48, "r": 12, "t": 32 if layout.get("title") else 12, "b": 40}),
+        "margin": dict(margin or _margin(layout)),
         "autosize": True,
         "modebar": {"bgcolor": _CLEAR, "color": PALE, "activecolor": GREY},
         "uirevision": layout.get("uirevision", revision),
     }
     return {"data": list(figure.get("data", [])), "layout": layout}
+
+
+def _margin(layout: Mapping[str, Any]) -> dict[str, int]:
+    top = 32 if layout.get("title") else 12
+    axes = [value for name, value in layout.items() if name.startswith(("xaxis", "yaxis"))]
+    numbered = any(axis.get("visible", True) for axis in axes if isinstance(axis, Mapping))
+    if numbered or not (axes or "scene" in layout):
+        return {"l": 48, "r": 12, "t": top, "b": 40}
+    return {"l": 4, "r": 4, "t": top, "b": 12}
 
 
 def height_of(figure: Mapping[str, Any] | None) -> int:

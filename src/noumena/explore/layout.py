@@ -8,7 +8,7 @@ from dash.development.base_component import Component
 
 from noumena.explore.checks import LONGEST_TEXT, MAX_SAMPLES, MAX_SEED, MAX_STEPS
 from noumena.explore.figures import CONFIG
-from noumena.explore.parts import aria, slot
+from noumena.explore.parts import aria, place_of_table, slot
 from noumena.explore.service import MAPS, Service
 
 _MAP_CONFIG: Any = {**CONFIG, "scrollZoom": True}
@@ -31,8 +31,12 @@ def page(service: Service) -> html.Main:
             dcc.Interval(id="umap-wait", interval=1000, disabled=True),
             dcc.Interval(id="play-clock", interval=450, disabled=True),
             _header(service),
-            html.Div([_map(service), _chosen()], className="columns wide-left"),
-            html.Div(id="details", className="tables"),
+            html.Div([_map(service), _chosen(service)], className="columns wide-left"),
+            # Beside each other the two drawings leave too little room for tables.
+            html.Div(
+                [place_of_table("original"), place_of_table("rebuilt"), html.Div(id="details", className="inner")],
+                className="tables",
+            ),
             _moved(),
             _path(),
             _samples(),
@@ -99,7 +103,7 @@ def _map(service: Service) -> html.Section:
     )
 
 
-def _chosen() -> html.Section:
+def _chosen(service: Service) -> html.Section:
     return html.Section(
         id="point-section",
         children=[
@@ -126,10 +130,17 @@ def _chosen() -> html.Section:
             html.P(id="find-note", className="note", role="status"),
             html.Div(
                 [
-                    html.Div([html.H3("Original"), slot("original", "the chosen point as it is in the data")]),
-                    html.Div([html.H3("Reconstruction"), slot("rebuilt", "the chosen point reconstructed")]),
+                    html.Div(
+                        [
+                            html.H3("Original"),
+                            slot("original", "the chosen point as it is in the data", with_table=False),
+                        ]
+                    ),
+                    html.Div(
+                        [html.H3("Reconstruction"), slot("rebuilt", "the chosen point reconstructed", with_table=False)]
+                    ),
                 ],
-                className="columns pair",
+                className="columns" if service.explorer.wide else "columns pair",
             ),
         ],
     )

@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ParamSpec
 
 from dash import Output, dcc, html
@@ -21,10 +22,15 @@ P = ParamSpec("P")
 _HIDDEN = {"display": "none"}
 
 
-def slot(name: str, label: str) -> html.Div:
+def slot(name: str, label: str, *, with_table: bool = True) -> html.Div:
     """A place for one drawing, which :func:`shown` and :func:`said` fill.
 
     Its graph stays when another figure comes, so that a turned view stays turned.
+
+    Args:
+        name: of the place.
+        label: what is read aloud of the figure.
+        with_table: the table stands below the figure; else the page has :func:`place_of_table` elsewhere.
     """
     return html.Div(
         className="drawing",
@@ -34,11 +40,16 @@ def slot(name: str, label: str) -> html.Div:
                 role="figure",
                 **aria(label),
             ),
-            html.Div(id=f"{name}-table"),
+            *([place_of_table(name)] if with_table else []),
             html.P(id=f"{name}-note", className="note"),
             html.Button("Download", id=f"{name}-download", className="small", hidden=True),
         ],
     )
+
+
+def place_of_table(name: str) -> html.Div:
+    """Where the table of a slot stands."""
+    return html.Div(id=f"{name}-table")
 
 
 def outputs(name: str) -> list[Output]:
@@ -54,11 +65,19 @@ def outputs(name: str) -> list[Output]:
     ]
 
 
-def shown(drawing: Drawing) -> list[Any]:
-    """A drawing for the outputs of a slot."""
+def shown(drawing: Drawing, *, whose: str = "") -> list[Any]:
+    """A drawing for the outputs of a slot.
+
+    Args:
+        drawing: what to show.
+        whose: said before the table's heading, where the table is not below its figure.
+    """
+    content = drawing.table
+    if content is not None and whose:
+        content = replace(content, title=f"{whose}: {content.title}")
     return [
         *graph(drawing),
-        [] if drawing.table is None else table(drawing.table),
+        [] if content is None else table(content),
         drawing.note,
         "note",
         drawing.file is None,

@@ -4,6 +4,7 @@ import logging
 import socket
 import threading
 from html import escape
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ def make_app(service: Service) -> Any:
         NotSupportedError: Dash is not installed.
     """
     require_dash()
+    _import_whole()
     from dash import Dash
 
     from noumena.explore.callbacks import connect
@@ -73,6 +75,16 @@ def make_app(service: Service) -> Any:
     connect_downloads(app, service)
     _guard(app)
     return app
+
+
+def _import_whole() -> None:
+    """Import what plotly asks about at every answer, in whichever thread, once it is imported at all.
+
+    A family that imports one of these when it is first needed would have another thread find half of it.
+    """
+    for name in ("PIL.Image", "pandas"):
+        if find_spec(name.partition(".")[0]) is not None:
+            import_module(name)
 
 
 def require_dash() -> None:

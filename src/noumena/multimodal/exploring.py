@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -172,7 +172,8 @@ class StateExplorer(Explorer):
     def original(self, index: int) -> Drawing:
         """The state as it is in the data, in every view it was seen by."""
         state = self._state(index)
-        return self.views.draw(state, f"{self._labels[index]}: {sizes(self.model.modalities, state)}")
+        # Its numbers are in the reconstruction's table, beside what is decoded.
+        return replace(self._draw(state, self._labels[index]), table=None)
 
     def reconstruction(self, index: int) -> Drawing:
         """Every view decoded from the posterior mean of those the row has, beside the original."""

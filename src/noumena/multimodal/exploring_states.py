@@ -23,6 +23,8 @@ LISTED_COLUMNS = 24
 # A surface of more points is drawn by some of them: a page has to fetch it at every move of a slider.
 _MOST_POINTS = 2200
 _MOST_ENTRIES = 2000
+# Share of a view that the bar of its colours takes.
+_BAR = 0.2
 # How far a surface fills its view.
 _ENLARGED = 1.5
 
@@ -145,8 +147,9 @@ class Views:
         title = f"displacement ({unit})" if unit else "displacement"
         where = {"x": _short(points[:, 0]), "y": _short(points[:, 1]), "z": _short(points[:, 2])}
         scale = {"colorscale": SEQUENTIAL.capitalize(), "cmin": 0.0, "cmax": self.most or 1.0}
-        height = domain[1] - domain[0]
-        bar = {"title": {"text": title, "side": "right"}, "thickness": 12, "len": 0.8 * height, "y": sum(domain) / 2}
+        # Below the surface: beside it, the bar takes half of a narrow view.
+        bar = {"title": {"text": title, "side": "top"}, "thickness": 10, "len": 0.8, "orientation": "h"}
+        bar |= {"x": 0.5, "xanchor": "center", "y": domain[0], "yanchor": "bottom"}
         hover = f"%{{text}} {unit}<extra>{_plain(modality.name)}</extra>"
         common = {"name": _plain(modality.name), **where, "text": size, "hovertemplate": hover}
         if not len(self._thinned.triangles):
@@ -169,13 +172,13 @@ class Views:
         }
         ratio = dict(zip("xyz", (_ENLARGED * size / size.max()).tolist(), strict=True))
         camera = {"eye": {"x": 0.9, "y": -1.5, "z": 0.6}, "projection": {"type": "orthographic"}}
-        place = {"x": [0.0, 1.0], "y": list(domain)}
+        place = {"x": [0.0, 1.0], "y": [domain[0] + _BAR * (domain[1] - domain[0]), domain[1]]}
         return {**axes, "aspectmode": "manual", "aspectratio": ratio, "camera": camera, "domain": place}
 
     # Table
 
     def _table(self, state: State, beside: State | None) -> Table:
-        headings = ["", "value", "unit"] if beside is None else ["", "original", "decoded", "difference", "unit"]
+        headings = ["", "value"] if beside is None else ["", "original", "decoded", "difference"]
         lines: list[list[Any]] = []
         for modality in self.modalities:
             if modality.name in state:
@@ -189,18 +192,23 @@ def _table_lines(modality: Modality, values: np.ndarray, beside: State | None, n
     if modality.kind == "displacement" or modality.size > LISTED_COLUMNS:
         unit = modality.unit_of(slice(None))
         own, theirs = length(modality, values), None if other is None else length(modality, other)
-        what = f"{name}, root mean square over {'points' if modality.kind == 'displacement' else 'columns'}"
+        over = "points" if modality.kind == "displacement" else "columns"
+        what = _with_unit(f"{name}, root mean square over {over}", unit)
         apart = None if other is None else length(modality, values - other)
-        return [[what, own, unit] if beside is None else [what, theirs, own, apart, unit]]
+        return [[what, own] if beside is None else [what, theirs, own, apart]]
     lines: list[list[Any]] = []
     for k, (column, unit) in enumerate(zip(modality.columns, modality.units, strict=True)):
-        own, label = float(values[k]), f"{name}.{column}"
+        own, label = float(values[k]), _with_unit(f"{name}.{column}", unit)
         if beside is None:
-            lines.append([label, own, unit])
+            lines.append([label, own])
         else:
             true = None if other is None else float(other[k])
-            lines.append([label, true, own, None if true is None else own - true, unit])
+            lines.append([label, true, own, None if true is None else own - true])
     return lines
+
+
+def _with_unit(name: str, unit: str) -> str:
+    return f"{name} ({unit})" if unit else name
 
 
 def whole_name(modality: Modality, part: str) -> str:

@@ -48,6 +48,8 @@ class FilmExplorer(Explorer):
     and said to be that.
     """
 
+    wide = True
+
     def __init__(self, model: WorldModel, part: str, data: Dataset, train: Dataset, limit: int) -> None:
         self.model = model
         self.data = data
