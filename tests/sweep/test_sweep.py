@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -298,9 +299,12 @@ def test_two_workers_share_a_study_and_one_may_be_killed(monkeypatch, tmp_path):
 
     def kill_the_first():
         while True:
+            time.sleep(0.02)
             for trial in sweep.study.get_trials(deepcopy=False):
                 name = trial.user_attrs.get("worker")
-                if "run" in trial.user_attrs and trial.state.name == "RUNNING":
+                number = trial.user_attrs.get("run")
+                # In its run: a worker that dies while it claims leaves locks, for which the other waits a minute.
+                if number is not None and (sweep.folder(number) / "config.yaml").exists():
                     os.kill(json.loads((sweep.out / ".workers" / name).read_text())["pid"], signal.SIGKILL)
                     return
 

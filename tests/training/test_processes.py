@@ -34,13 +34,12 @@ def test_a_wrong_number_of_processes_leaves_no_folder_so_that_the_next_try_finds
 
 
 def test_a_session_that_reads_lines_and_a_program_without_a_file_cannot_run_again(monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None, raising=False)
+    monkeypatch.setattr(sys, "argv", [__file__])
     assert can_run_again()
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
     assert not can_run_again()
     monkeypatch.delattr(sys, "ps1")
-    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
-    monkeypatch.setattr(sys, "argv", [__file__])
-    assert can_run_again()
     monkeypatch.setattr(sys, "argv", ["-"])
     assert not can_run_again()
 
