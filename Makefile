@@ -4,14 +4,14 @@ BIN := .venv/bin
 # One thread per test worker; the tests of threads and processes set their own.
 TEST_WORKERS ?= 2
 
-.PHONY: demo test lint format types imports unit slow docs clean
+.PHONY: demo test lint format types imports unit browser slow docs clean
 
 ## Train a small model of every family and write runs/demo/index.html
 demo: .venv/.installed
 	$(BIN)/noumena demo
 
 ## Lint, format check, types, import contracts, tests
-test: lint types imports unit
+test: lint types imports unit browser
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
@@ -30,12 +30,17 @@ imports: .venv/.installed-dev
 unit: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_WORKERS)
 
+## The explorer's page in a headless Chromium; left out where there is none
+browser: .venv/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_WORKERS) -m browser
+
 ## The tests that take minutes; NOUMENA_DATA points at the large data sets, where there are any
 slow: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_WORKERS) -m slow
 
-## The documentation as HTML, in build/docs; a warning is an error
+## Every block and command of the documentation is run; then it is built as HTML, in build/docs; a warning is an error
 docs: .venv/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_WORKERS) -m 'docs and not slow'
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
 
 .venv/.python:

@@ -48,6 +48,7 @@ def page_folder(tmp_path, monkeypatch, server):
     return tmp_path
 
 
+@pytest.mark.docs
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("path", "page"), list(_cases()))
 def test_the_blocks_of_a_page_run(path, page, page_folder):

@@ -12,6 +12,8 @@ from noumena.core.evaluation import Table
 from tests.explore.conftest import click_point, expect
 from tests.explore.curves import Curves
 
+pytestmark = pytest.mark.browser
+
 MISSING = {
     "reconstruction": "it has no decoder.",
     "moved": "it has no single latent.",

@@ -11,6 +11,8 @@ from noumena.explore.opening import make_explorer
 from noumena.registry import FAMILIES, family
 from tests.explore.conftest import click_point, expect
 
+pytestmark = pytest.mark.browser
+
 TINY = {
     "density": ["density/hopper", "fit.max_epochs=1", "fit.batch_size=256"],
     "multimodal": ["multimodal/softrobot-symmetric", "fit.max_epochs=2"],

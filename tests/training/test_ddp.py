@@ -70,6 +70,7 @@ def test_only_the_first_process_writes(pair):
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["last.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_from_the_command_line_makes_one_run_folder(tmp_path):
     command = [Path(sys.executable).with_name("noumena"), "-q", "fit", "density/synthetic", "fit.max_epochs=1"]
     options = ["fit.strategy=ddp", "fit.devices=2", "fit.accelerator=cpu"]
