@@ -197,6 +197,7 @@ def write_run_report(
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
+        explorable=bool(family(config.model_name.partition("/")[0]).explore),
     )
 
 

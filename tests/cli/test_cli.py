@@ -51,6 +51,7 @@ def test_a_run_folder_has_everything(trained):
     names = {path.name for path in out.iterdir()}
     assert {"config.yaml", "metrics.csv", "log.txt", "checkpoints", "model", "figures", "report.html"} <= names
     assert not [path for path in out.rglob("*") if path.name.endswith(".part")]
+    assert f"noumena explore {out.name}" in (out / "report.html").read_text()
 
 
 def test_score_encode_and_reconstruct_agree_with_the_library(trained, tmp_path, capfd):

@@ -49,6 +49,7 @@ def write_report(
     model_summary: Mapping[str, Any],
     timings: Mapping[str, float],
     versions: Mapping[str, str],
+    explorable: bool = False,
 ) -> Path:
     """Write the report of a run, whole or not at all.
 
@@ -68,6 +69,7 @@ def write_report(
         model_summary: facts about the model (name, parameters, sizes).
         timings: seconds by what they were spent on.
         versions: version by package.
+        explorable: whether ``noumena explore`` can show the run; the report then names the command.
 
     Returns:
         ``path``.
@@ -98,6 +100,7 @@ def write_report(
         timings=[(readable(name), format_seconds(seconds)) for name, seconds in timings.items()],
         versions=list(versions.items()),
         run=path.resolve().parent.name,
+        explorable=explorable,
     )
     write_text(path, page)
     return path
