@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from noumena import plugins
 from noumena.cli.demo import demo
@@ -22,6 +23,20 @@ TINY = ("density/synthetic", "fit.max_epochs=1", "model.hidden_dims=[8]", "evalu
 LINE = Headline(
     "auroc/anomalies", "auroc_knn/anomalies", "AUROC", "ten nearest neighbours", better="higher", picture="scores"
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def empty_pictures():
+    """Drawing those of a report takes longer than everything else; other tests look at them."""
+    save = Figure.savefig
+
+    def save_empty(_, *places, **options):
+        options.pop("bbox_inches", None)
+        save(Figure(figsize=(1, 1)), *places, **{**options, "dpi": 10})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save_empty)
+        yield
 
 
 @pytest.fixture

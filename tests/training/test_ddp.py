@@ -55,6 +55,7 @@ def test_two_processes_train_like_one(single, pair):
     check_equal(*pair, single)
 
 
+@pytest.mark.slow
 def test_a_training_of_two_processes_resumes_like_one(single, tmp_path):
     run(tmp_path, *COMMON, *TWO, "max_epochs=1")
     history = run(tmp_path, *COMMON, *TWO)
