@@ -143,6 +143,7 @@ def _run_all(config: Config, folder: Path, *, resume: bool, on_epoch: "OnEpoch |
     timings["training"] = time.perf_counter() - started
     if not history.is_main:
         return RunResult(folder, config, model, history, None, None)
+    log.info("trained; measuring it on held-out data and drawing the report")
     started = time.perf_counter()
     evaluation = evaluate(config, model, splits)
     timings["evaluation"] = time.perf_counter() - started

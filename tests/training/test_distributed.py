@@ -56,7 +56,7 @@ def test_a_run_of_torchrun_is_the_run_of_two_devices(reference, tmp_path):
     check_one_run(folder, out)
     assert outcome(folder) == reference
     assert re.findall(r"epoch \d/\d", err) == ["epoch 1/2", "epoch 2/2"]
-    assert len(err.splitlines()) == 2, err
+    assert len(err.splitlines()) == 3, err  # and that it is being evaluated
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -168,13 +168,7 @@ def _train(entry: Family, folder: Path) -> "Record":
     model_class(config.model_name)
     resolve(entry.evaluate)  # what these need and is missing is missed now, not after the training
     samples = len(open_data(config).train)
-    last = config.fit.get("max_epochs")
-
-    def on_epoch(epoch: int, row: Any) -> None:
-        if epoch + 1 == last:
-            typer.echo("trained; measuring it and drawing its report", err=True)
-
-    result = start_run(config, folder, on_epoch=on_epoch)
+    result = start_run(config, folder)
     parameters = sum(parameter.numel() for parameter in result.model.parameters())
     return Record(DONE, round(time.perf_counter() - started, 1), samples, parameters)
 
