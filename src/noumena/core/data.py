@@ -66,3 +66,9 @@ class Splits:
     test: Dataset | None = None
     extra: Mapping[str, Dataset] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def held_out(self) -> tuple[str, Dataset]:
+        """Name and data of the part that training saw least of: test, else val, else train itself."""
+        parts = (("test", self.test), ("val", self.val), ("train", self.train))
+        return next((name, part) for name, part in parts if part is not None)

@@ -50,8 +50,7 @@ def explore(model: LatentModel, splits: Splits, limit: int = 20_000) -> "Crystal
         DataError: the data have what the model does not know, or no crystal.
     """
     vae = _autoencoder_of(model)
-    parts = (("test", splits.test), ("val", splits.val), ("train", splits.train))
-    name, part = next((name, entry) for name, entry in parts if entry is not None)
+    name, part = splits.held_out
     whole, train = (cast("Crystals", model.as_dataset(entry)).to("cpu") for entry in (part, splits.train))
     if not len(whole):
         raise DataError(f"explore: the {name} part has no crystals. Open data with some.")

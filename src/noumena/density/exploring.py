@@ -69,8 +69,8 @@ class _Shown:
 
 
 def _shown(model: Detector, splits: Splits, limit: int) -> _Shown:
-    held = next((name, part) for name in ("test", "val", "train") if (part := getattr(splits, name)) is not None)
-    parts: dict[str, Dataset] = {held[0]: held[1], **splits.extra}
+    main, held_out = splits.held_out
+    parts: dict[str, Dataset] = {main: held_out, **splits.extra}
     tables = {name: as_table(part, column_names_of(model)).to("cpu") for name, part in parts.items()}
     ends = np.cumsum([len(table) for table in tables.values()])
     chosen = evenly(int(ends[-1]), limit)

@@ -49,8 +49,7 @@ def explore(model: LatentModel, splits: Splits, limit: int = 20_000) -> "Molecul
     """
     if not isinstance(model, MoleculeVAE):
         raise NotSupportedError(f"explore: {type(model).__name__} is no model of conformations that can be shown.")
-    parts = (("test", splits.test), ("val", splits.val), ("train", splits.train))
-    name, part = next((name, entry) for name, entry in parts if entry is not None)
+    name, part = splits.held_out
     whole, train = (model.as_dataset(entry).to("cpu") for entry in (part, splits.train))
     if not len(whole):
         raise DataError(f"explore: the {name} part has no frames. Open data with some.")

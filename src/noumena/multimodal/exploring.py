@@ -62,8 +62,8 @@ class _Shown:
 
 
 def _shown(model: MVAE, splits: Splits, limit: int) -> _Shown:
-    held = next((name, part) for name in ("test", "val", "train") if (part := getattr(splits, name)) is not None)
-    parts: dict[str, Dataset] = {held[0]: held[1], **splits.extra}
+    main, held_out = splits.held_out
+    parts: dict[str, Dataset] = {main: held_out, **splits.extra}
     data = {name: model.as_dataset(part).to("cpu") for name, part in parts.items()}
     lengths = np.array([len(rows) for rows in data.values()])
     ends = lengths.cumsum()

@@ -69,7 +69,7 @@ def evaluate(
         ConfigError: a number out of range, or planning where the data have no world.
         DataError: sequences of other frames or actions than the model's, or too few of them.
     """
-    held = next(part for part in (splits.test, splits.val, splits.train) if part is not None)
+    _, held = splits.held_out
     protocol = Protocol(baselines, probe, probe_train_sequences, probe_sequences, ridge, seed)
     _check(protocol, held, plan_episodes)
     with _evaluating(model):

@@ -37,8 +37,8 @@ def explore(model: WorldModel, splits: Splits, limit: int = 20_000) -> "FilmExpl
     Raises:
         DataError: the data have other frames or actions than the model's.
     """
-    held = next((name, part) for name in ("test", "val", "train") if (part := getattr(splits, name)) is not None)
-    return FilmExplorer(model.eval(), held[0], model.as_dataset(held[1]), model.as_dataset(splits.train), limit)
+    name, held = splits.held_out
+    return FilmExplorer(model.eval(), name, model.as_dataset(held), model.as_dataset(splits.train), limit)
 
 
 class FilmExplorer(Explorer):
